@@ -1,0 +1,473 @@
+/*
+ * Files. Replacing writes a temporary beside the file and renames it: a reader sees the old content or the new, at
+ * every moment and after every crash.
+ *
+ * The temporary's name is fixed by the file's name, so one that a crash left behind is found and removed by the next
+ * replacement instead of filling the disk. Two writers of the same file take turns by flock() on the temporary; who
+ * holds the lock checks that the name still means the file it has locked, because the previous holder has renamed or
+ * removed it.
+ */
+#include "base/fault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { COPY_BLOCK = 1 << 16 };
+
+struct file {
+	char *path; /* owned */
+	int fd;
+	uint64_t offset; /* bytes in the file */
+	bool readonly;
+	bool entry_durable; /* the directory was synced since it was opened */
+	bool broken;        /* a sync failed: the kernel may have dropped what it could not write */
+};
+
+static enum err write_fully(int fd, const char *path, uint64_t *offset, const uint8_t *p, size_t n)
+{
+	while (n > 0) {
+		ssize_t got = pwrite(fd, p, n, (off_t)*offset);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_errno("%s: cannot write", path);
+		p += got;
+		n -= (size_t)got;
+		*offset += (uint64_t)got;
+	}
+	return ERR_OK;
+}
+
+static enum err durable_write(int fd, const char *path, uint64_t *offset, const void *p, size_t n)
+{
+	size_t allowed;
+	enum err injected = fault_ask_write(path, n, &allowed);
+	TRY(write_fully(fd, path, offset, p, allowed));
+	return injected;
+}
+
+static enum err durable_sync(int fd, const char *path)
+{
+	TRY(fault_ask(FILE_OP_SYNC, path));
+	return fdatasync(fd) == 0 ? ERR_OK : err_errno("%s: cannot sync", path);
+}
+
+static enum err sync_parent(const char *path)
+{
+	char *parent = path_parent(path);
+	enum err e = dir_sync(parent);
+	free(parent);
+	return e;
+}
+
+/* A replacement in the making. */
+struct temporary {
+	char *path; /* owned */
+	int fd;     /* holds the lock */
+	uint64_t offset;
+};
+
+static char *temporary_path(const char *path)
+{
+	char *parent = path_parent(path);
+	const char *slash = strrchr(path, '/');
+	char *tmp = mem_printf("%s/" FILE_TEMPORARY_PREFIX "%s", parent, slash != NULL ? slash + 1 : path);
+	free(parent);
+	return tmp;
+}
+
+/* Lock an open file, and see whether `path` still means it: the holder before us has renamed or removed it. */
+static enum err lock_named(int fd, const char *path, bool *ret_there)
+{
+	struct stat opened, named;
+	while (flock(fd, LOCK_EX) != 0) {
+		if (errno != EINTR)
+			return err_errno("%s: cannot lock", path);
+	}
+	if (fstat(fd, &opened) != 0)
+		return err_errno("%s", path);
+	*ret_there = lstat(path, &named) == 0 && opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
+	return ERR_OK;
+}
+
+/* Remove what a crash left behind, after its writer, if it still lives, has finished. */
+static enum err remove_leftover(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? ERR_OK : err_errno("%s: is in the way; cannot open it", path);
+	bool there = false;
+	enum err e = lock_named(fd, path, &there);
+	if (e == ERR_OK && there && unlink(path) != 0)
+		e = err_errno("%s: is in the way; cannot remove it", path);
+	close(fd);
+	return e;
+}
+
+/* One attempt; t->fd stays -1 when somebody else was faster. */
+static enum err temporary_try(struct temporary *t, mode_t mode)
+{
+	bool there = false;
+	int fd = open(t->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+	if (fd < 0)
+		return errno == EEXIST ? remove_leftover(t->path) : err_errno("%s: cannot create", t->path);
+	enum err e = lock_named(fd, t->path, &there);
+	if (e == ERR_OK && there)
+		t->fd = fd;
+	else
+		close(fd);
+	return e;
+}
+
+static enum err temporary_open(struct temporary *t, const char *path, mode_t mode)
+{
+	TRY(fault_ask(FILE_OP_CREATE, path));
+	*t = (struct temporary){.path = temporary_path(path), .fd = -1};
+	enum err e = ERR_OK;
+	while (e == ERR_OK && t->fd < 0)
+		e = temporary_try(t, mode);
+	if (e != ERR_OK)
+		free(t->path);
+	return e;
+}
+
+/* Make it durable and give it its name; on failure it is removed. Ends `t` in any case. */
+static enum err temporary_finish(struct temporary *t, const char *path, enum err e)
+{
+	if (e == ERR_OK)
+		e = durable_sync(t->fd, t->path);
+	if (e == ERR_OK)
+		e = fault_ask(FILE_OP_RENAME, path);
+	if (e == ERR_OK && rename(t->path, path) != 0)
+		e = err_errno("%s: cannot rename to %s", t->path, path);
+	bool renamed = e == ERR_OK;
+	if (renamed) {
+		e = sync_parent(path);
+	} else {
+		/* The hook may refuse this too (a "crash"); the first error is the one to tell. */
+		char *why = mem_str(err_text());
+		if (fault_ask(FILE_OP_REMOVE, t->path) == ERR_OK)
+			unlink(t->path);
+		err_set(e, "%s", why);
+		free(why);
+	}
+	close(t->fd);
+	free(t->path);
+	return e;
+}
+
+enum err file_replace(const char *path, struct bytes content, mode_t mode)
+{
+	struct temporary t;
+	TRY(temporary_open(&t, path, mode));
+	return temporary_finish(&t, path, durable_write(t.fd, t.path, &t.offset, content.p, content.n));
+}
+
+static enum err copy_content(int fd, const char *from, struct temporary *t)
+{
+	uint8_t block[COPY_BLOCK];
+	for (;;) {
+		ssize_t got = read(fd, block, sizeof block);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_errno("%s: cannot read", from);
+		if (got == 0)
+			return ERR_OK;
+		TRY(durable_write(t->fd, t->path, &t->offset, block, (size_t)got));
+	}
+}
+
+/* Open for reading; only regular files, so that nobody waits for a pipe. */
+static enum err open_regular(const char *path, int *ret_fd, struct stat *ret_st)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return err_errno("%s: cannot open", path);
+	enum err e = fstat(fd, ret_st) != 0 ? err_errno("%s", path) : ERR_OK;
+	if (e == ERR_OK && !S_ISREG(ret_st->st_mode))
+		e = err_set(ERR_IO, "%s: is not a regular file", path);
+	if (e != ERR_OK) {
+		close(fd);
+		return e;
+	}
+	*ret_fd = fd;
+	return ERR_OK;
+}
+
+enum err file_copy(const char *from, const char *to, mode_t mode)
+{
+	int fd = -1;
+	struct stat st;
+	struct temporary t;
+	TRY(open_regular(from, &fd, &st));
+	enum err e = temporary_open(&t, to, mode);
+	if (e == ERR_OK)
+		e = temporary_finish(&t, to, copy_content(fd, from, &t));
+	close(fd);
+	return e;
+}
+
+static enum err read_all(int fd, const char *path, struct buf *b)
+{
+	for (;;) {
+		/* One byte over the limit is asked for, to tell "exactly full" from "more". */
+		uint8_t block[COPY_BLOCK];
+		ssize_t got = read(fd, block, sizeof block);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_errno("%s: cannot read", path);
+		if (got == 0)
+			return ERR_OK;
+		if ((size_t)got > b->max - b->n)
+			return err_set(ERR_LIMIT, "%s: larger than %zu bytes", path, b->max);
+		TRY(buf_append(b, block, (size_t)got));
+	}
+}
+
+enum err file_read(const char *path, size_t max, struct buf *ret_content)
+{
+	int fd = -1;
+	struct stat st;
+	struct buf b;
+	TRY(open_regular(path, &fd, &st));
+	buf_init(&b, max);
+	enum err e = ERR_OK;
+	if ((uint64_t)st.st_size > b.max)
+		e = err_set(ERR_LIMIT, "%s: larger than %zu bytes", path, b.max);
+	if (e == ERR_OK)
+		e = buf_reserve(&b, (size_t)st.st_size);
+	if (e == ERR_OK)
+		e = read_all(fd, path, &b);
+	close(fd);
+	if (e != ERR_OK) {
+		buf_deinit(&b);
+		return e;
+	}
+	*ret_content = b;
+	return ERR_OK;
+}
+
+enum err file_size(const char *path, uint64_t *ret_size)
+{
+	struct stat st;
+	if (stat(path, &st) != 0)
+		return err_errno("%s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(ERR_IO, "%s: is not a regular file", path);
+	*ret_size = (uint64_t)st.st_size;
+	return ERR_OK;
+}
+
+bool file_exists(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0;
+}
+
+enum err file_remove(const char *path)
+{
+	TRY(fault_ask(FILE_OP_REMOVE, path));
+	if (unlink(path) == 0)
+		return sync_parent(path);
+	if (errno != ENOENT)
+		return err_errno("%s: cannot remove", path);
+	/* Absent, but perhaps removed by a process that died before that was durable. */
+	enum err e = sync_parent(path);
+	return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
+enum err file_rename(const char *from, const char *to)
+{
+	TRY(fault_ask(FILE_OP_RENAME, to));
+	if (rename(from, to) != 0)
+		return err_errno("%s: cannot rename to %s", from, to);
+	char *parent_from = path_parent(from), *parent_to = path_parent(to);
+	/* The new name first: a crash in between may leave both names, never none. */
+	enum err e = dir_sync(parent_to);
+	if (e == ERR_OK && strcmp(parent_from, parent_to) != 0)
+		e = dir_sync(parent_from);
+	free(parent_from);
+	free(parent_to);
+	return e;
+}
+
+enum err file_check_private(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) != 0)
+		return err_errno("%s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(ERR_DENIED, "%s: is not a regular file", path);
+	if (st.st_uid != geteuid() && st.st_uid != 0)
+		return err_set(ERR_DENIED, "%s: belongs to user %ld; it must belong to the user that runs this", path,
+			       (long)st.st_uid);
+	if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+		return err_set(ERR_DENIED, "%s: others may read it (mode %03o); run: chmod 600 %s", path,
+			       (unsigned)st.st_mode & 0777u, path);
+	return ERR_OK;
+}
+
+static struct file *file_new(const char *path, int fd, uint64_t offset, bool readonly)
+{
+	struct file *f = mem_new(sizeof *f);
+	*f = (struct file){.path = mem_str(path), .fd = fd, .offset = offset, .readonly = readonly};
+	return f;
+}
+
+enum err file_create(const char *path, mode_t mode, struct file **ret_file)
+{
+	TRY(fault_ask(FILE_OP_CREATE, path));
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	if (fd < 0)
+		return err_errno("%s: cannot create", path);
+	*ret_file = file_new(path, fd, 0, false);
+	return ERR_OK;
+}
+
+enum err file_append_open(const char *path, mode_t mode, struct file **ret_file)
+{
+	if (!file_exists(path))
+		TRY(fault_ask(FILE_OP_CREATE, path));
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, mode);
+	if (fd < 0)
+		return err_errno("%s: cannot open for appending", path);
+	struct stat st;
+	enum err e = fstat(fd, &st) != 0 ? err_errno("%s", path) : ERR_OK;
+	if (e == ERR_OK && !S_ISREG(st.st_mode))
+		e = err_set(ERR_IO, "%s: is not a regular file", path);
+	if (e != ERR_OK) {
+		close(fd);
+		return e;
+	}
+	*ret_file = file_new(path, fd, (uint64_t)st.st_size, false);
+	return ERR_OK;
+}
+
+static enum err check_writable(const struct file *f)
+{
+	ENSURE(!f->readonly);
+	return f->broken ? err_set(ERR_IO, "%s: an earlier sync failed; open it again", f->path) : ERR_OK;
+}
+
+enum err file_write(struct file *f, const void *p, size_t n)
+{
+	TRY(check_writable(f));
+	return durable_write(f->fd, f->path, &f->offset, p, n);
+}
+
+enum err file_sync(struct file *f)
+{
+	TRY(check_writable(f));
+	enum err e = durable_sync(f->fd, f->path);
+	f->broken = e != ERR_OK;
+	if (e == ERR_OK && !f->entry_durable) {
+		e = sync_parent(f->path);
+		f->entry_durable = e == ERR_OK;
+	}
+	return e;
+}
+
+enum err file_truncate(struct file *f, uint64_t size)
+{
+	TRY(check_writable(f));
+	if (size > f->offset)
+		return err_set(ERR_STATE, "%s: cannot be cut at %llu: it has %llu bytes", f->path,
+			       (unsigned long long)size, (unsigned long long)f->offset);
+	TRY(fault_ask(FILE_OP_TRUNCATE, f->path));
+	if (ftruncate(f->fd, (off_t)size) != 0)
+		return err_errno("%s: cannot truncate", f->path);
+	f->offset = size;
+	return ERR_OK;
+}
+
+uint64_t file_offset(const struct file *f)
+{
+	return f->offset;
+}
+
+void file_close(struct file *f)
+{
+	if (f == NULL)
+		return;
+	close(f->fd);
+	free(f->path);
+	free(f);
+}
+
+enum err file_open_read(const char *path, struct file **ret_file)
+{
+	int fd = -1;
+	struct stat st;
+	TRY(open_regular(path, &fd, &st));
+	*ret_file = file_new(path, fd, (uint64_t)st.st_size, true);
+	return ERR_OK;
+}
+
+enum err file_read_at(struct file *f, uint64_t offset, void *p, size_t n)
+{
+	if (offset > INT64_MAX || n > INT64_MAX - offset)
+		return err_set(ERR_CORRUPT, "%s: no byte %llu", f->path, (unsigned long long)offset);
+	uint8_t *out = p;
+	while (n > 0) {
+		ssize_t got = pread(f->fd, out, n, (off_t)offset);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_errno("%s: cannot read", f->path);
+		if (got == 0)
+			return err_set(ERR_CORRUPT, "%s: ends at byte %llu, %zu bytes too early", f->path,
+				       (unsigned long long)offset, n);
+		out += got;
+		n -= (size_t)got;
+		offset += (uint64_t)got;
+	}
+	return ERR_OK;
+}
+
+enum err file_map(const char *path, struct file_map *ret_map)
+{
+	static const uint8_t nothing[1];
+	int fd = -1;
+	struct stat st;
+	TRY(open_regular(path, &fd, &st));
+	size_t n = (size_t)st.st_size;
+	void *base = NULL;
+	enum err e = ERR_OK;
+	if (n > 0) {
+		base = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0);
+		if (base == MAP_FAILED)
+			e = err_errno("%s: cannot map", path);
+	}
+	close(fd);
+	if (e != ERR_OK)
+		return e;
+	*ret_map = (struct file_map){.content = bytes_of(base != NULL ? base : nothing, n), .base = base};
+	return ERR_OK;
+}
+
+void file_unmap(struct file_map *m)
+{
+	if (m->base != NULL)
+		munmap(m->base, m->content.n);
+	*m = (struct file_map){0};
+}
+
+void file_map_drop(const struct file_map *m, size_t offset, size_t n)
+{
+	if (m->base == NULL || n == 0)
+		return;
+	ENSURE(offset <= m->content.n && n <= m->content.n - offset);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t start = offset / page * page;
+	/* Only advice: a page that is needed after all is read again. */
+	madvise((uint8_t *)m->base + start, offset + n - start, MADV_DONTNEED);
+}
