@@ -1,6 +1,7 @@
 /*
- * The header of a model file that is made from another one tensor by tensor, without a model in memory. For the tensors of a file that
- * safetensors_save() wrote, in their order, it is byte by byte the header that safetensors_save() would write for the new model.
+ * The header of a model file that is made from another one tensor by tensor, without a model in memory. For the
+ * tensors of a file that safetensors_save() wrote, in their order, it is byte by byte the header that
+ * safetensors_save() would write for the new model.
  */
 #include "ml/safetensors.h"
 

@@ -1,0 +1,204 @@
+/*
+ * Rounds: what is durable when, and why nothing is lost or counted twice.
+ *
+ * The machine itself is memory only. It is worth something because of the order in which the engine works: it does
+ * what an action says, makes the result durable, and only then feeds the event that tells the machine so. An event
+ * is thus always about something that is on disk already, and the phase in the database is never ahead of the
+ * facts.
+ *
+ *	phase        durable at that moment                   on the way out
+ *	----------   --------------------------------------   ----------------------------------------
+ *	OPEN         number, base digest, cohort, quorum,     ACCEPTED counts one row more; a full
+ *	             deadline; a row and a spooled file for   cohort or the deadline asks for SEAL or
+ *	             each accepted update                     ABANDON
+ *	SEALED       the list of accepted digests; no row     AGGREGATE makes the model from exactly
+ *	             is added or taken away any more          that list
+ *	AGGREGATED   the new model in the store under its     COMMIT makes it the job's current model
+ *	             digest, that digest in the database
+ *	COMMITTED    the new model is current                 NEXT: the spooled updates go, the next
+ *	                                                      round opens
+ *	ABANDONED    the base stays current; the accepted     NEXT
+ *	             updates are on record and not used
+ *
+ * A crash can fall between any two of these lines, and round_resume() then names the action from the phase alone.
+ * Each action may therefore be done twice, and each can be: sealing the same rows gives the same list; aggregating
+ * the same list gives the same bytes under the same name (aggregate.h); committing sets the same value; abandoning
+ * likewise. Nothing is lost: an acknowledged update has its row, a row is in the seal, and the seal is all that
+ * aggregation reads. Nothing is doubled: rows are unique per (job, round, plant), `accepted` is their number, and a
+ * round whose seal is on disk takes no row (round_accepts() and the table say no).
+ *
+ * The point of no return is SEALED. Before it, a stop of the job or a missed quorum ends the round without a model;
+ * from it on the outcome is a function of what is on disk, so a stop waits for the commit: otherwise two
+ * coordinators that resume the same database could end with different models.
+ *
+ * One other way out of SEALED: the sealed updates give no model at all, today or ever (a parameter would not be
+ * finite, a file is not what was sealed). That is an outcome, too, and a function of what is on disk; neither a
+ * stop nor the clock leads there.
+ *
+ * Time. Only OPEN looks at the clock. An update whose row was on its way to the disk when the deadline passed is
+ * counted when its event comes: the promise was made to the plant, and the seal is what decides. `now` may go
+ * backwards (wall clock): that delays a decision and never undoes one, because decisions are phases.
+ *
+ * Rejected: a timer state between OPEN and SEALED ("closing"), with its own crash cases, in which late updates
+ * trickle in. The deadline is the grace period.
+ */
+#include "coordinator/round.h"
+
+#include <string.h>
+
+static const char *const phase_names[ROUND_PHASE_COUNT] = {
+	[ROUND_OPEN] = "open",           [ROUND_SEALED] = "sealed",       [ROUND_AGGREGATED] = "aggregated",
+	[ROUND_COMMITTED] = "committed", [ROUND_ABANDONED] = "abandoned",
+};
+
+static const char *const event_names[ROUND_EVENT_COUNT] = {
+	[ROUND_EVENT_ACCEPTED] = "accepted",   [ROUND_EVENT_TICK] = "tick",
+	[ROUND_EVENT_SEALED] = "sealed",       [ROUND_EVENT_AGGREGATED] = "aggregated",
+	[ROUND_EVENT_COMMITTED] = "committed", [ROUND_EVENT_ABANDONED] = "abandoned",
+	[ROUND_EVENT_STOP] = "stop",
+};
+
+/* A row that is not there is an event that cannot happen. */
+static const struct transition {
+	bool possible;
+	bool counts;  /* one update more */
+	bool judges;  /* the action follows from the count and the time: judge() */
+	bool quorate; /* only with a quorum */
+	enum round_phase next;
+	enum round_action action;
+} table[ROUND_PHASE_COUNT][ROUND_EVENT_COUNT] = {
+	[ROUND_OPEN] =
+		{
+			[ROUND_EVENT_ACCEPTED] = {.possible = true, .counts = true, .judges = true, .next = ROUND_OPEN},
+			[ROUND_EVENT_TICK] = {.possible = true, .judges = true, .next = ROUND_OPEN},
+			[ROUND_EVENT_SEALED] =
+				{.possible = true, .quorate = true, .next = ROUND_SEALED, .action = ROUND_AGGREGATE},
+			[ROUND_EVENT_ABANDONED] = {.possible = true, .next = ROUND_ABANDONED, .action = ROUND_NEXT},
+			[ROUND_EVENT_STOP] = {.possible = true, .next = ROUND_OPEN, .action = ROUND_ABANDON},
+		},
+	[ROUND_SEALED] =
+		{
+			[ROUND_EVENT_TICK] = {.possible = true, .next = ROUND_SEALED},
+			[ROUND_EVENT_AGGREGATED] = {.possible = true, .next = ROUND_AGGREGATED, .action = ROUND_COMMIT},
+			[ROUND_EVENT_ABANDONED] = {.possible = true, .next = ROUND_ABANDONED, .action = ROUND_NEXT},
+			[ROUND_EVENT_STOP] = {.possible = true, .next = ROUND_SEALED},
+		},
+	[ROUND_AGGREGATED] =
+		{
+			[ROUND_EVENT_TICK] = {.possible = true, .next = ROUND_AGGREGATED},
+			[ROUND_EVENT_COMMITTED] = {.possible = true, .next = ROUND_COMMITTED, .action = ROUND_NEXT},
+			[ROUND_EVENT_STOP] = {.possible = true, .next = ROUND_AGGREGATED},
+		},
+	[ROUND_COMMITTED] =
+		{
+			[ROUND_EVENT_TICK] = {.possible = true, .next = ROUND_COMMITTED},
+			[ROUND_EVENT_STOP] = {.possible = true, .next = ROUND_COMMITTED},
+		},
+	[ROUND_ABANDONED] =
+		{
+			[ROUND_EVENT_TICK] = {.possible = true, .next = ROUND_ABANDONED},
+			[ROUND_EVENT_STOP] = {.possible = true, .next = ROUND_ABANDONED},
+		},
+};
+
+/* What an interrupted round needs, by phase; OPEN is judged instead. */
+static const enum round_action resume_actions[ROUND_PHASE_COUNT] = {
+	[ROUND_SEALED] = ROUND_AGGREGATE,
+	[ROUND_AGGREGATED] = ROUND_COMMIT,
+	[ROUND_COMMITTED] = ROUND_NEXT,
+	[ROUND_ABANDONED] = ROUND_NEXT,
+};
+
+static enum round_action judge(const struct round *r, int64_t now_ms)
+{
+	if (r->accepted == r->cohort)
+		return ROUND_SEAL;
+	if (now_ms < r->deadline_ms)
+		return ROUND_NOTHING;
+	return r->accepted >= r->quorum ? ROUND_SEAL : ROUND_ABANDON;
+}
+
+static const char *flaw_of(const struct round *r)
+{
+	if ((unsigned)r->phase >= ROUND_PHASE_COUNT)
+		return "unknown phase";
+	if (r->number == 0)
+		return "rounds are numbered from 1";
+	if (r->quorum == 0 || r->quorum > r->cohort)
+		return "the quorum is not between 1 and the cohort";
+	if (r->accepted > r->cohort)
+		return "more updates than plants";
+	if (r->opened_ms >= r->deadline_ms)
+		return "the deadline is not after the opening";
+	bool sealed = r->phase == ROUND_SEALED || r->phase == ROUND_AGGREGATED || r->phase == ROUND_COMMITTED;
+	if (sealed && r->accepted < r->quorum)
+		return "sealed without a quorum";
+	return NULL;
+}
+
+void round_validate(const struct round *r)
+{
+	ENSURE(flaw_of(r) == NULL);
+}
+
+enum err round_check(const struct round *r)
+{
+	const char *flaw = flaw_of(r);
+	return flaw == NULL ? ERR_OK : err_set(ERR_CORRUPT, "round %lu: %s", (unsigned long)r->number, flaw);
+}
+
+enum err round_step(struct round *r, enum round_event event, int64_t now_ms, enum round_action *ret_action)
+{
+	round_validate(r);
+	ENSURE((unsigned)event < ROUND_EVENT_COUNT);
+	const struct transition *t = &table[r->phase][event];
+	if (!t->possible)
+		return err_set(ERR_STATE, "round %lu is %s: it cannot be told '%s'", (unsigned long)r->number,
+			       phase_names[r->phase], event_names[event]);
+	if (t->counts && r->accepted == r->cohort)
+		return err_set(ERR_STATE, "round %lu has an update of each of its %lu plants already",
+			       (unsigned long)r->number, (unsigned long)r->cohort);
+	if (t->quorate && r->accepted < r->quorum)
+		return err_set(ERR_STATE, "round %lu cannot be sealed with %lu updates: its quorum is %lu",
+			       (unsigned long)r->number, (unsigned long)r->accepted, (unsigned long)r->quorum);
+	r->accepted += t->counts;
+	r->phase = t->next;
+	round_validate(r);
+	*ret_action = t->judges ? judge(r, now_ms) : t->action;
+	return ERR_OK;
+}
+
+enum err round_accepts(const struct round *r, int64_t now_ms)
+{
+	round_validate(r);
+	if (r->phase != ROUND_OPEN)
+		return err_set(ERR_STALE, "round %lu is %s", (unsigned long)r->number, phase_names[r->phase]);
+	if (r->accepted == r->cohort)
+		return err_set(ERR_STALE, "round %lu has the updates of all its plants", (unsigned long)r->number);
+	if (now_ms >= r->deadline_ms)
+		return err_set(ERR_STALE, "the deadline of round %lu has passed", (unsigned long)r->number);
+	return ERR_OK;
+}
+
+enum round_action round_resume(const struct round *r, int64_t now_ms)
+{
+	round_validate(r);
+	return r->phase == ROUND_OPEN ? judge(r, now_ms) : resume_actions[r->phase];
+}
+
+const char *round_phase_name(enum round_phase phase)
+{
+	ENSURE((unsigned)phase < ROUND_PHASE_COUNT);
+	return phase_names[phase];
+}
+
+enum err round_phase_parse(const char *text, enum round_phase *ret_phase)
+{
+	for (int i = 0; i < ROUND_PHASE_COUNT; i++) {
+		if (strcmp(phase_names[i], text) == 0) {
+			*ret_phase = (enum round_phase)i;
+			return ERR_OK;
+		}
+	}
+	return err_set(ERR_MALFORMED, "'%.40s' is not a phase of a round", text);
+}

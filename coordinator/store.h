@@ -1,0 +1,36 @@
+/*
+ * The model store: files by content. DIR/models/SHA256.safetensors; complete, synced and never changed once they have
+ * that name. DIR/models/NAME.part is a model in the making.
+ */
+#ifndef HANSA_COORDINATOR_STORE_H
+#define HANSA_COORDINATOR_STORE_H
+
+#include "base/file.h"
+#include "crypto/digest.h"
+
+/* thread: any, except open and close. */
+struct store;
+/* Makes DIR/models; removes leftovers of a crash. */
+MUST_CHECK enum err store_open(const char *dir, struct store **ret_store);
+void store_close(struct store *s); /* after the last release; NULL is fine */
+
+const char *store_path(const struct store *s, const struct digest *d, char out[PATH_SIZE]); /* returns out */
+bool store_has(const struct store *s, const struct digest *d, uint64_t *ret_size /* may be NULL */);
+/* A name for a model in the making, DIR/models/NAME.part. NAME: letters, digits, '-'; who writes at the same time takes
+ * another one. */
+const char *store_temp_path(const struct store *s, const char *name, char out[PATH_SIZE]);
+/*
+ * Take over a finished file made at a store_temp_path(): its digest is computed, and checked against `expected` when
+ * not NULL (ERR_CORRUPT); it is synced and gets its name. When there is such a model already, it takes its place: the
+ * content is the same. `temp_path` is gone afterwards, also on failure.
+ */
+MUST_CHECK enum err store_adopt(struct store *s, const char *temp_path, const struct digest *expected,
+				struct digest *ret_digest, uint64_t *ret_size);
+
+/* A mapped model, shared by all who read it now. Release each acquire. ERR_NOT_FOUND. */
+struct store_model;
+MUST_CHECK enum err store_acquire(struct store *s, const struct digest *d, struct store_model **ret_model);
+struct bytes store_content(const struct store_model *m);
+void store_release(struct store *s, struct store_model *m); /* NULL is fine */
+
+#endif
