@@ -1,11 +1,11 @@
 /*
- * What the tests of the learning engine share: models from a text, values that suit finite differences, and the comparison of a
- * gradient with central differences of the loss it is the gradient of.
+ * What the tests of the learning engine share: models from a text, values that suit finite differences, and the
+ * comparison of a gradient with central differences of the loss it is the gradient of.
  *
- * Differences of a float32 function carry an error of about 1e-6/STEP, and one of STEP^2 where the function is curved. Kinks (relu,
- * the maximum) should be further away than STEP: gradcheck_spread() gives distinct values that keep a distance from each other and
- * from zero. Inside of a whole net that cannot be had; where the slopes to the left and to the right differ, the gradient must be
- * one of them or lie between them.
+ * Differences of a float32 function carry an error of about 1e-6/STEP, and one of STEP^2 where the function is curved.
+ * Kinks (relu, the maximum) should be further away than STEP: gradcheck_spread() gives distinct values that keep a
+ * distance from each other and from zero. Inside of a whole net that cannot be had; where the slopes to the left and to
+ * the right differ, the gradient must be one of them or lie between them.
  */
 #ifndef HANSA_TEST_ML_GRADCHECK_H
 #define HANSA_TEST_ML_GRADCHECK_H
@@ -33,7 +33,7 @@
 static inline struct model *model_of(const char *text)
 {
 	struct yaml *yaml;
-	struct model *m;
+	struct model *m = NULL;
 	if (yaml_parse("test", bytes_str(text), &yaml) != ERR_OK || model_from_yaml(yaml_root(yaml), &m) != ERR_OK)
 		fail_msg("%s", err_text());
 	yaml_free(yaml);
@@ -55,7 +55,8 @@ static inline float *normals(size_t n, uint64_t seed)
 	return x;
 }
 
-/* Shuffled odd multiples of `gap`/2 around zero: any two differ by `gap` at least, none is nearer to zero than half of it. */
+/* Shuffled odd multiples of `gap`/2 around zero: any two differ by `gap` at least, none is nearer to zero than half of
+ * it. */
 static inline float *gradcheck_spread(size_t n, float gap, uint64_t seed)
 {
 	float *x = floats(n);
@@ -74,8 +75,8 @@ static inline float *gradcheck_spread(size_t n, float gap, uint64_t seed)
 /* `loss(arg)` after a change of v[0 .. n); `gradient` is what it should fall and rise by. */
 typedef double (*gradcheck_fn)(void *arg);
 
-static inline void gradcheck(const char *what, double step, gradcheck_fn loss, void *arg, float *v, const float *gradient,
-			     size_t n)
+static inline void gradcheck(const char *what, double step, gradcheck_fn loss, void *arg, float *v,
+			     const float *gradient, size_t n)
 {
 	double here = loss(arg);
 	for (size_t i = 0; i < n; i++) {
@@ -90,7 +91,8 @@ static inline void gradcheck(const char *what, double step, gradcheck_fn loss, v
 		double a = (up - here) / right, b = (here - down) / left;
 		bool between = g >= fmin(a, b) - margin && g <= fmax(a, b) + margin;
 		if (!(fabs(slope - g) <= margin) && !(fabs(a - b) > 2 * margin && between))
-			fail_msg("%s[%zu]: gradient %g, differences say %g (%g left, %g right)", what, i, g, slope, b, a);
+			fail_msg("%s[%zu]: gradient %g, differences say %g (%g left, %g right)", what, i, g, slope, b,
+				 a);
 	}
 }
 

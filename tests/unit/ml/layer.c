@@ -1,7 +1,7 @@
 /*
- * Every operation of the table alone: its values and gradients against a plain twin in double precision (with PyTorch's order of
- * the elements and its definitions, one sum per output), its gradients against finite differences, with strides over and under the
- * kernel, padding, lengths that do not divide, one channel, one sample.
+ * Every operation of the table alone: its values and gradients against a plain twin in double precision (with PyTorch's
+ * order of the elements and its definitions, one sum per output), its gradients against finite differences, with
+ * strides over and under the kernel, padding, lengths that do not divide, one channel, one sample.
  */
 #include "ml/gradcheck.h"
 
@@ -10,8 +10,8 @@ struct bench {
 	struct model *m;
 	const struct layer *l;
 	struct layer_io io;
-	size_t in, out, n_in, n_out; /* elements: of a sample, of the batch */
-	size_t n_weights;            /* of the layer; they stand first */
+	size_t in, out, n_in, n_out;  /* elements: of a sample, of the batch */
+	size_t n_weights;             /* of the layer; they stand first */
 	float *x, *y, *dx, *r, *grad; /* r: the loss is the sum of r*y; grad laid out as theta */
 	bool train_statistics;
 	uint64_t dropout_seed;
@@ -167,7 +167,8 @@ static void test_differences(void **state)
 		for (size_t batch = 1; batch <= 3; batch += 2) {
 			bool features = cases[i].len == 0, norm = strstr(cases[i].layer, "norm") != NULL;
 			if (features && norm && batch == 1)
-				continue; /* one value a channel: the output does not depend on it; see test_norm_single() */
+				continue; /* one value a channel: the output does not depend on it; see
+					     test_norm_single() */
 			struct bench b = bench_new(cases[i].layer, cases[i].c, cases[i].len, cases[i].outputs, batch);
 			b.dropout_seed = i;
 			check_differences(&b);
@@ -245,8 +246,9 @@ static void test_conv_twin(void **state)
 	static const struct {
 		size_t c, len, out, kernel, stride, padding, batch;
 	} sizes[] = {
-		{1, 1024, 16, 64, 8, 28, 3}, {16, 64, 32, 3, 1, 1, 5}, {3, 700, 5, 3, 1, 0, 2}, {64, 33, 8, 9, 2, 4, 7},
-		{2, 1500, 3, 2, 3, 0, 2},    {1, 5, 2, 5, 1, 5, 40},  {40, 40, 2, 30, 1, 29, 2}, {5, 17, 3, 4, 7, 2, 3},
+		{1, 1024, 16, 64, 8, 28, 3}, {16, 64, 32, 3, 1, 1, 5}, {3, 700, 5, 3, 1, 0, 2},
+		{64, 33, 8, 9, 2, 4, 7},     {2, 1500, 3, 2, 3, 0, 2}, {1, 5, 2, 5, 1, 5, 40},
+		{40, 40, 2, 30, 1, 29, 2},   {5, 17, 3, 4, 7, 2, 3},
 	};
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
 		size_t p = (sizes[i].len + 2 * sizes[i].padding - sizes[i].kernel) / sizes[i].stride + 1;
@@ -390,9 +392,11 @@ static void test_dropout(void **state)
 /* Values and running statistics; the variance must not lose digits to a mean a thousand times the deviation. */
 static void check_norm(size_t c_n, size_t len, size_t batch, double offset)
 {
-	struct bench b = bench_new("{op: batchnorm1d, name: l, momentum: 0.2}", c_n, len, c_n * (len > 0 ? len : 1), batch);
+	struct bench b =
+		bench_new("{op: batchnorm1d, name: l, momentum: 0.2}", c_n, len, c_n * (len > 0 ? len : 1), batch);
 	const struct shape *s = &b.l->in_shape;
-	double *y = mem_array(b.n_out, sizeof *y), *mean = mem_array(c_n, sizeof *mean), *var = mem_array(c_n, sizeof *var);
+	double *y = mem_array(b.n_out, sizeof *y), *mean = mem_array(c_n, sizeof *mean),
+	       *var = mem_array(c_n, sizeof *var);
 	size_t n = b.n_in / c_n;
 	float *x = normals(b.n_in, 5);
 	for (size_t i = 0; i < b.n_in; i++)
@@ -462,7 +466,8 @@ static void test_norm_without_statistics(void **state)
 	forward(&b);
 	for (size_t i = 0; i < b.n_out; i++) {
 		size_t c = i % 2;
-		double want = ((double)b.x[i] - (double)b.io.w[2][c]) / sqrt((double)b.io.w[3][c] + 1e-5) * (double)b.io.w[0][c] +
+		double want = ((double)b.x[i] - (double)b.io.w[2][c]) / sqrt((double)b.io.w[3][c] + 1e-5) *
+				      (double)b.io.w[0][c] +
 			      (double)b.io.w[1][c];
 		assert_true(fabs((double)b.y[i] - want) < 1e-5 * (1 + fabs(want)));
 	}

@@ -46,7 +46,8 @@ static void test_cross_entropy(void **state)
 	const uint32_t label[B] = {0, 2, 2, 0, 2};
 	for (size_t s = 0; s < 4 * 3; s++) {
 		float *y = normals(B * K, s), dy[B * K];
-		struct point p = {{B, K, y, label, NULL, s < 3 ? NULL : scales[s / 3], smoothing[s % 3], dy}, loss_cross_entropy};
+		struct point p = {{B, K, y, label, NULL, s < 3 ? NULL : scales[s / 3], smoothing[s % 3], dy},
+				  loss_cross_entropy};
 		double loss = loss_cross_entropy(&p.io);
 		assert_true(fabs(loss - by_definition(&p.io)) < 1e-12);
 		assert_true(loss == loss_at(&p));

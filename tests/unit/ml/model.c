@@ -28,13 +28,20 @@ static void test_layout(void **state)
 		const char *name, *shape;
 		enum param_kind kind;
 	} want[] = {
-		{"conv1.weight", "4x2x8", PARAM_WEIGHT},      {"conv1.bias", "4", PARAM_WEIGHT},
-		{"bn1.weight", "4", PARAM_WEIGHT},            {"bn1.bias", "4", PARAM_WEIGHT},
-		{"conv2.weight", "6x4x3", PARAM_WEIGHT},      {"bn2.weight", "6", PARAM_WEIGHT},
-		{"bn2.bias", "6", PARAM_WEIGHT},              {"fc.weight", "5x12", PARAM_WEIGHT},
-		{"fc.bias", "5", PARAM_WEIGHT},               {"head.weight", "3x5", PARAM_WEIGHT},
-		{"head.bias", "3", PARAM_WEIGHT},             {"bn1.running_mean", "4", PARAM_STATISTIC},
-		{"bn1.running_var", "4", PARAM_STATISTIC},    {"bn2.running_mean", "6", PARAM_STATISTIC},
+		{"conv1.weight", "4x2x8", PARAM_WEIGHT},
+		{"conv1.bias", "4", PARAM_WEIGHT},
+		{"bn1.weight", "4", PARAM_WEIGHT},
+		{"bn1.bias", "4", PARAM_WEIGHT},
+		{"conv2.weight", "6x4x3", PARAM_WEIGHT},
+		{"bn2.weight", "6", PARAM_WEIGHT},
+		{"bn2.bias", "6", PARAM_WEIGHT},
+		{"fc.weight", "5x12", PARAM_WEIGHT},
+		{"fc.bias", "5", PARAM_WEIGHT},
+		{"head.weight", "3x5", PARAM_WEIGHT},
+		{"head.bias", "3", PARAM_WEIGHT},
+		{"bn1.running_mean", "4", PARAM_STATISTIC},
+		{"bn1.running_var", "4", PARAM_STATISTIC},
+		{"bn2.running_mean", "6", PARAM_STATISTIC},
 		{"bn2.running_var", "6", PARAM_STATISTIC},
 	};
 	struct model *m = model_of(cnn);
@@ -104,7 +111,8 @@ static void test_round_trip(void **state)
 	(void)state;
 	check_round_trip(cnn);
 	check_round_trip("input: [3]\noutputs: 2\nlayers: [{op: linear, name: only, out: 2}]\n");
-	check_round_trip("input: [3]\noutputs: 2\nlayers: [{op: linear, name: a, out: 7, bias: false}, {op: linear, name: b, out: outputs}]\n"
+	check_round_trip("input: [3]\noutputs: 2\nlayers: [{op: linear, name: a, out: 7, bias: false}, {op: linear, "
+			 "name: b, out: outputs}]\n"
 			 "head: a\nname: 'null'\n");
 	check_round_trip("input: [4]\nclasses: ['1', 'true', \"a: b\", 'M\xc3\xbcller \"x\" \\\\']\n"
 			 "layers: [{op: linear, name: a, out: outputs}]\n");
@@ -114,10 +122,13 @@ static void test_round_trip(void **state)
 static void test_canonical_description(void **state)
 {
 	(void)state;
-	struct model *m = model_of("input: [3]\nclasses: [x, y]\nlayers:\n- {op: dropout}\n- {op: linear, name: f, out: outputs}\n");
+	struct model *m = model_of(
+		"input: [3]\nclasses: [x, y]\nlayers:\n- {op: dropout}\n- {op: linear, name: f, out: outputs}\n");
 	char *text = described(m);
-	assert_string_equal(text, "{\"classes\":[\"x\",\"y\"],\"head\":\"f\",\"input\":[3],\"layers\":[{\"op\":\"dropout\",\"p\":0.5},"
-				  "{\"bias\":true,\"name\":\"f\",\"op\":\"linear\",\"out\":\"outputs\"}],\"name\":\"model\"}");
+	assert_string_equal(
+		text,
+		"{\"classes\":[\"x\",\"y\"],\"head\":\"f\",\"input\":[3],\"layers\":[{\"op\":\"dropout\",\"p\":0.5},"
+		"{\"bias\":true,\"name\":\"f\",\"op\":\"linear\",\"out\":\"outputs\"}],\"name\":\"model\"}");
 	free(text);
 	model_free(m);
 }
@@ -129,7 +140,8 @@ static void test_same(void **state)
 	model_init(a, 1);
 	assert_true(model_same(a, b)); /* parameters do not matter */
 	model_free(b);
-	b = model_of("name: bearing-cnn\ninput: [2, 64]\nclasses: [B007, IR007, OR007]\nlayers: [{op: flatten}, {op: linear, name: head, out: 3}]\n");
+	b = model_of("name: bearing-cnn\ninput: [2, 64]\nclasses: [B007, IR007, OR007]\nlayers: [{op: flatten}, {op: "
+		     "linear, name: head, out: 3}]\n");
 	assert_false(model_same(a, b));
 	model_free(a);
 	model_free(b);
@@ -157,12 +169,15 @@ static void test_wrong_descriptions(void **state)
 		{"input: [two]\noutputs: 2\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:1:", "two"},
 		{"input: [65536, 65536]\noutputs: 2\nlayers: [{op: relu}]\n", ERR_LIMIT, "bad.yaml:1:", "at most"},
 		{"input: [2]\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:1:", "either"},
-		{"input: [2]\noutputs: 2\nclasses: [a, b]\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:1:", "either"},
+		{"input: [2]\noutputs: 2\nclasses: [a, b]\nlayers: [{op: relu}]\n", ERR_CONFIG,
+		 "bad.yaml:1:", "either"},
 		{"input: [2]\nclasses: [a]\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:2:", "one class"},
-		{"input: [2]\nclasses: [a, b, a]\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:2:", "'a' is there twice"},
+		{"input: [2]\nclasses: [a, b, a]\nlayers: [{op: relu}]\n", ERR_CONFIG,
+		 "bad.yaml:2:", "'a' is there twice"},
 		{"input: [2]\nclasses: [a, '']\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:2:", "0 bytes"},
 		{"input: [2]\nclasses: [a, \"x\\n\"]\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:2:", "control"},
-		{"input: [2]\nclasses: [a, \"x\\u2028\"]\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:2:", "control"},
+		{"input: [2]\nclasses: [a, \"x\\u2028\"]\nlayers: [{op: relu}]\n", ERR_CONFIG,
+		 "bad.yaml:2:", "control"},
 		{"input: [2]\nclasses: [a, \"\\u0085\"]\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:2:", "control"},
 		{"input: [2]\noutputs: 2\nname: ''\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:3:", "name"},
 		{"input: [2]\noutputs: 5000\nlayers: [{op: relu}]\n", ERR_CONFIG, "bad.yaml:2:", "outputs"},
@@ -178,24 +193,28 @@ static void test_wrong_descriptions(void **state)
 		{HEAD "- {op: conv1d, name: c, out: 70000, kernel: 3}\n", ERR_CONFIG, "bad.yaml:5:", "out"},
 		{HEAD "- {op: conv1d, name: c, out: 2, kernel: 0}\n", ERR_CONFIG, "bad.yaml:5:", "kernel"},
 		{HEAD "- {op: conv1d, name: c, out: 2, kernel: 3, stride: 0}\n", ERR_CONFIG, "bad.yaml:5:", "stride"},
-		{HEAD "- {op: conv1d, name: c, out: 2, kernel: 3, padding: -1}\n", ERR_CONFIG, "bad.yaml:5:", "padding"},
+		{HEAD "- {op: conv1d, name: c, out: 2, kernel: 3, padding: -1}\n", ERR_CONFIG,
+		 "bad.yaml:5:", "padding"},
 		{HEAD "- {op: conv1d, name: c, out: 2, kernel: 17}\n", ERR_SHAPE, "bad.yaml:5:", "kernel 17 is longer"},
 		{HEAD "- {op: relu}\n- {op: maxpool1d, kernel: 17}\n", ERR_SHAPE, "bad.yaml:6:", "kernel 17 is longer"},
 		{HEAD "- {op: maxpool1d, kernel: 3, padding: 2}\n", ERR_CONFIG, "bad.yaml:5:", "half the kernel"},
-		{HEAD "- {op: flatten}\n- {op: conv1d, name: c, out: 2, kernel: 3}\n", ERR_SHAPE, "bad.yaml:6:", "windows"},
+		{HEAD "- {op: flatten}\n- {op: conv1d, name: c, out: 2, kernel: 3}\n", ERR_SHAPE,
+		 "bad.yaml:6:", "windows"},
 		{HEAD "- {op: flatten}\n- {op: avgpool1d, kernel: 2}\n", ERR_SHAPE, "bad.yaml:6:", "windows"},
 		{HEAD "- {op: flatten}\n- {op: adaptiveavgpool1d, out: 2}\n", ERR_SHAPE, "bad.yaml:6:", "windows"},
 		{HEAD "- {op: linear, name: l, out: outputs}\n", ERR_SHAPE, "bad.yaml:5:", "flatten"},
 		{HEAD "- {op: dropout, p: 1.5}\n", ERR_CONFIG, "bad.yaml:5:", "p"},
 		{HEAD "- {op: batchnorm1d, name: 'a b'}\n", ERR_CONFIG, "bad.yaml:5:", "name"},
-		{HEAD "- {op: batchnorm1d, name: n}\n- {op: batchnorm1d, name: n}\n", ERR_CONFIG, "bad.yaml:6:", "line 5"},
+		{HEAD "- {op: batchnorm1d, name: n}\n- {op: batchnorm1d, name: n}\n", ERR_CONFIG,
+		 "bad.yaml:6:", "line 5"},
 		{HEAD "- {op: flatten}\n- {op: linear, name: l, out: 3}\n", ERR_SHAPE, "bad.yaml:6:", "2 outputs"},
 		{HEAD "- {op: flatten}\n- {op: linear, name: l, out: 2}\nhead: x\n", ERR_CONFIG, "bad.yaml:7:", "head"},
-		{HEAD "- {op: flatten, name: x}\n- {op: linear, name: l, out: 2}\nhead: x\n", ERR_CONFIG, "bad.yaml:7:", "head"},
-		{HEAD "- {op: adaptiveavgpool1d, out: 65000}\n- {op: flatten}\n- {op: linear, name: l, out: 65000}\n", ERR_LIMIT,
-		 "bad.yaml:7:", "at most"},
-		{HEAD "- {op: flatten}\n- {op: linear, name: l, out: 30000}\n- {op: linear, name: m, out: 30000}\n", ERR_LIMIT,
-		 "bad.yaml:7:", "parameters"},
+		{HEAD "- {op: flatten, name: x}\n- {op: linear, name: l, out: 2}\nhead: x\n", ERR_CONFIG,
+		 "bad.yaml:7:", "head"},
+		{HEAD "- {op: adaptiveavgpool1d, out: 65000}\n- {op: flatten}\n- {op: linear, name: l, out: 65000}\n",
+		 ERR_LIMIT, "bad.yaml:7:", "at most"},
+		{HEAD "- {op: flatten}\n- {op: linear, name: l, out: 30000}\n- {op: linear, name: m, out: 30000}\n",
+		 ERR_LIMIT, "bad.yaml:7:", "parameters"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct yaml *yaml;
@@ -264,8 +283,9 @@ static void check_uniform(const struct model *m, const char *name, double bound)
 static void test_init(void **state)
 {
 	(void)state;
-	struct model *m = model_of("input: [4, 100]\noutputs: 10\nlayers:\n- {op: conv1d, name: c, out: 50, kernel: 5}\n"
-				   "- {op: batchnorm1d, name: n}\n- {op: flatten}\n- {op: linear, name: l, out: 10}\n");
+	struct model *m =
+		model_of("input: [4, 100]\noutputs: 10\nlayers:\n- {op: conv1d, name: c, out: 50, kernel: 5}\n"
+			 "- {op: batchnorm1d, name: n}\n- {op: flatten}\n- {op: linear, name: l, out: 10}\n");
 	model_init(m, 42);
 	check_uniform(m, "c.weight", 1 / sqrt(4 * 5));
 	check_uniform(m, "c.bias", 1 / sqrt(4 * 5));
@@ -284,9 +304,11 @@ static void test_init(void **state)
 static void test_init_streams(void **state)
 {
 	(void)state;
-	struct model *a = model_of("input: [6]\noutputs: 2\nlayers:\n- {op: linear, name: x, out: 6}\n- {op: linear, name: y, out: 2}\n");
-	struct model *b = model_of("input: [6]\noutputs: 2\nlayers:\n- {op: linear, name: new, out: 6}\n- {op: linear, name: x, out: 6}\n"
-				   "- {op: relu}\n- {op: linear, name: y, out: 2}\n");
+	struct model *a = model_of(
+		"input: [6]\noutputs: 2\nlayers:\n- {op: linear, name: x, out: 6}\n- {op: linear, name: y, out: 2}\n");
+	struct model *b = model_of(
+		"input: [6]\noutputs: 2\nlayers:\n- {op: linear, name: new, out: 6}\n- {op: linear, name: x, out: 6}\n"
+		"- {op: relu}\n- {op: linear, name: y, out: 2}\n");
 	model_init(a, 7);
 	model_init(b, 7);
 	for (size_t i = 0; i < a->n_params; i++) {
@@ -357,7 +379,8 @@ static void test_freeze(void **state)
 	assert_true(is_frozen(m, "bn1.running_mean") && is_frozen(m, "bn1.running_var"));
 	assert_false(is_frozen(m, "conv1.weight") || is_frozen(m, "bn2.running_mean"));
 	assert_int_equal(freeze(m, "*running_mean", NULL), ERR_OK);
-	assert_true(is_frozen(m, "bn1.running_mean") && !is_frozen(m, "bn1.running_var") && !is_frozen(m, "bn1.weight"));
+	assert_true(is_frozen(m, "bn1.running_mean") && !is_frozen(m, "bn1.running_var") &&
+		    !is_frozen(m, "bn1.weight"));
 	/* A pattern without a match changes nothing. */
 	assert_int_equal(freeze(m, "head.*", "convolution*"), ERR_CONFIG);
 	assert_non_null(strstr(err_text(), "convolution*"));

@@ -62,7 +62,11 @@ static double whole_loss(void *arg)
 	rng_seed(&rng, 5); /* the same values are dropped every time */
 	/* The running statistics move, but a training step does not read them. */
 	const float *y = net_forward(w->net, w->x, w->batch, w->mode, &rng);
-	const struct loss_io io = {.batch = w->batch, .outputs = w->m->n_outputs, .y = y, .label = w->label, .target = w->target,
+	const struct loss_io io = {.batch = w->batch,
+				   .outputs = w->m->n_outputs,
+				   .y = y,
+				   .label = w->label,
+				   .target = w->target,
 				   .dy = net_output_gradient(w->net)};
 	return w->m->classes.n > 0 ? loss_cross_entropy(&io) : loss_mse(&io);
 }
@@ -157,7 +161,8 @@ static void check_independence(const char *text, size_t width, size_t outputs)
 	float *all = memcpy(floats(N * outputs), net_forward(big, x, N, NET_INFER, NULL), N * outputs * sizeof *all);
 	assert_memory_equal(net_forward(train, x, N, NET_INFER, NULL), all, N * outputs * sizeof *all);
 	for (size_t i = 0; i < N; i++)
-		assert_memory_equal(net_forward(single, x + i * width, 1, NET_INFER, NULL), all + i * outputs, outputs * sizeof *all);
+		assert_memory_equal(net_forward(single, x + i * width, 1, NET_INFER, NULL), all + i * outputs,
+				    outputs * sizeof *all);
 	for (size_t n = 1; n <= N; n += 5) /* and at another place in a batch of another size */
 		assert_memory_equal(net_forward(big, x + (N - n) * width, n, NET_INFER, NULL), all + (N - n) * outputs,
 				    n * outputs * sizeof *all);
@@ -174,12 +179,13 @@ static void test_inference_is_independent(void **state)
 	(void)state;
 	check_independence(cnn, 80, 3);
 	check_independence(odd, 12, 2);
-	check_independence("input: [1, 1024]\nclasses: [a, b, c, d, e, f, g, h, i]\nlayers:\n"
-			   "- {op: conv1d, name: c1, out: 16, kernel: 64, stride: 8, padding: 28}\n- {op: batchnorm1d, name: b1}\n"
-			   "- {op: relu}\n- {op: maxpool1d, kernel: 2}\n- {op: conv1d, name: c2, out: 33, kernel: 3}\n"
-			   "- {op: adaptivemaxpool1d, out: 5}\n- {op: flatten}\n- {op: linear, name: l, out: 101}\n- {op: relu}\n"
-			   "- {op: linear, name: head, out: outputs}\n",
-			   1024, 9);
+	check_independence(
+		"input: [1, 1024]\nclasses: [a, b, c, d, e, f, g, h, i]\nlayers:\n"
+		"- {op: conv1d, name: c1, out: 16, kernel: 64, stride: 8, padding: 28}\n- {op: batchnorm1d, name: b1}\n"
+		"- {op: relu}\n- {op: maxpool1d, kernel: 2}\n- {op: conv1d, name: c2, out: 33, kernel: 3}\n"
+		"- {op: adaptivemaxpool1d, out: 5}\n- {op: flatten}\n- {op: linear, name: l, out: 101}\n- {op: relu}\n"
+		"- {op: linear, name: head, out: outputs}\n",
+		1024, 9);
 }
 
 static void freeze(struct model *m, const char *pattern)
@@ -206,7 +212,8 @@ static void check_frozen(const char *pattern)
 	for (size_t i = 0; i < m->n_params; i++) {
 		const struct param *p = &m->params[i];
 		bool same = memcmp(m->theta + p->offset, before + p->offset, p->n * sizeof(float)) == 0;
-		/* What is added before a BatchNorm with statistics of the step is taken away again: no gradient, either. */
+		/* What is added before a BatchNorm with statistics of the step is taken away again: no gradient,
+		 * either. */
 		if (p->frozen || !pattern_match("conv?.bias", p->name))
 			assert_int_equal(same, p->frozen);
 		for (size_t j = 0; p->frozen && p->kind == PARAM_WEIGHT && j < p->n; j++)
@@ -235,7 +242,8 @@ static void test_boundary(void **state)
 	(void)state;
 	struct model *m = model_of(cnn);
 	model_init(m, 41);
-	struct whole w = {.m = m, .net = net_of(m, 3, true), .x = normals(3 * 80, 42), .batch = 3, .mode = NET_TRAIN_FIXED_NORM};
+	struct whole w = {
+		.m = m, .net = net_of(m, 3, true), .x = normals(3 * 80, 42), .batch = 3, .mode = NET_TRAIN_FIXED_NORM};
 	whole_loss(&w);
 	net_zero_gradient(w.net);
 	net_backward(w.net);

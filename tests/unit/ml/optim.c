@@ -1,5 +1,6 @@
 /*
- * The rules of the optimisers, each weight on its own, and training of a small net step by step, against double precision.
+ * The rules of the optimisers, each weight on its own, and training of a small net step by step, against double
+ * precision.
  */
 #include "ml/reference.h"
 
@@ -23,7 +24,8 @@ static const char cnn[] = "input: [2, 33]\n"
 
 static const struct optim_config plain_sgd = {.kind = OPTIM_SGD, .lr = 0.1, .head_lr = 1};
 
-static struct optim *optim_of(const struct optim_config *c, struct model *m, const float *source, bool head_is_new, const float *base)
+static struct optim *optim_of(const struct optim_config *c, struct model *m, const float *source, bool head_is_new,
+			      const float *base)
 {
 	struct optim *o;
 	if (optim_new(c, m, source, head_is_new, base, &o) != ERR_OK)
@@ -31,7 +33,8 @@ static struct optim *optim_of(const struct optim_config *c, struct model *m, con
 	return o;
 }
 
-/* Gradients that fit nothing in particular, for long enough that bias correction and momentum have worked themselves out. */
+/* Gradients that fit nothing in particular, for long enough that bias correction and momentum have worked themselves
+ * out. */
 static void check_rule(const struct optim_config *c, bool head_is_new)
 {
 	struct model *m = model_of(cnn);
@@ -67,7 +70,13 @@ static void test_rules(void **state)
 		{.kind = OPTIM_SGD, .lr = 0.02, .head_lr = 0.5, .momentum = 0.9, .l2sp_alpha = 0.3, .l2sp_beta = 0.2},
 		{.kind = OPTIM_SGD, .lr = 0.02, .head_lr = 1, .momentum = 0.9, .prox_mu = 0.7},
 		{.kind = OPTIM_ADAM, .lr = 0.001, .head_lr = 1},
-		{.kind = OPTIM_ADAM, .lr = 0.01, .head_lr = 10, .weight_decay = 0.05, .l2sp_alpha = 0.3, .l2sp_beta = 0.2, .prox_mu = 0.1},
+		{.kind = OPTIM_ADAM,
+		 .lr = 0.01,
+		 .head_lr = 10,
+		 .weight_decay = 0.05,
+		 .l2sp_alpha = 0.3,
+		 .l2sp_beta = 0.2,
+		 .prox_mu = 0.1},
 	};
 	for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
 		check_rule(&configs[i], false);
@@ -82,7 +91,8 @@ static void test_frozen_tensors_stay(void **state)
 	model_init(m, 1);
 	char *patterns[] = {mem_str("conv2*"), mem_str("head.bias")};
 	assert_int_equal(model_freeze(m, &(struct config_list){patterns, 2}), ERR_OK);
-	struct optim_config c = {.kind = OPTIM_ADAM, .lr = 0.1, .head_lr = 1, .weight_decay = 0.1, .l2sp_alpha = 1, .prox_mu = 1};
+	struct optim_config c = {
+		.kind = OPTIM_ADAM, .lr = 0.1, .head_lr = 1, .weight_decay = 0.1, .l2sp_alpha = 1, .prox_mu = 1};
 	float *other = normals(m->n_theta, 2), *g = normals(m->n_weights, 3);
 	float *before = memcpy(floats(m->n_theta), m->theta, m->n_theta * sizeof *before);
 	struct optim *o = optim_of(&c, m, other, false, other);
@@ -165,8 +175,14 @@ static void test_trajectory(void **state)
 {
 	(void)state;
 	static const float absent[4] = {1, 1, 1, 0}, half[4] = {1, 1, 1, 0.5f};
-	const struct optim_config sgd = {.kind = OPTIM_SGD, .lr = 0.05, .momentum = 0.9, .weight_decay = 1e-3, .head_lr = 2,
-					 .l2sp_alpha = 0.1, .l2sp_beta = 0.01, .prox_mu = 0.05};
+	const struct optim_config sgd = {.kind = OPTIM_SGD,
+					 .lr = 0.05,
+					 .momentum = 0.9,
+					 .weight_decay = 1e-3,
+					 .head_lr = 2,
+					 .l2sp_alpha = 0.1,
+					 .l2sp_beta = 0.01,
+					 .prox_mu = 0.05};
 	const struct optim_config adam = {.kind = OPTIM_ADAM, .lr = 2e-3, .weight_decay = 1e-3, .head_lr = 1};
 	check_trajectory(&sgd, 0, NULL);
 	check_trajectory(&sgd, 0.1, half);

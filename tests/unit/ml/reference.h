@@ -1,6 +1,7 @@
 /*
- * The learning engine once more, in double precision and as plainly as its definitions: PyTorch's order of the elements (B,C,L), one
- * loop per index, memory for everything. What it shares with the engine is the model's description and the layout of its block.
+ * The learning engine once more, in double precision and as plainly as its definitions: PyTorch's order of the elements
+ * (B,C,L), one loop per index, memory for everything. What it shares with the engine is the model's description and the
+ * layout of its block.
  */
 #ifndef HANSA_TEST_ML_REFERENCE_H
 #define HANSA_TEST_ML_REFERENCE_H
@@ -53,8 +54,8 @@ static inline double *reference_param(const struct reference *r, const struct la
 	return i < l->n_params ? block + r->m->params[l->param[i]].offset : NULL;
 }
 
-static inline void reference_conv(const struct layer *l, size_t batch, const double *x, const double *w, const double *bias,
-				  double *y, const double *dy, double *dx, double *dw, double *db)
+static inline void reference_conv(const struct layer *l, size_t batch, const double *x, const double *w,
+				  const double *bias, double *y, const double *dy, double *dx, double *dw, double *db)
 {
 	size_t c_n = l->in_shape.d[0], len = l->in_shape.d[1], o_n = l->out_shape.d[0], p_n = l->out_shape.d[1];
 	size_t k_n = (size_t)l->kernel;
@@ -81,8 +82,8 @@ static inline void reference_conv(const struct layer *l, size_t batch, const dou
 	}
 }
 
-static inline void reference_linear(const struct layer *l, size_t batch, const double *x, const double *w, const double *bias,
-				    double *y, const double *dy, double *dx, double *dw, double *db)
+static inline void reference_linear(const struct layer *l, size_t batch, const double *x, const double *w,
+				    const double *bias, double *y, const double *dy, double *dx, double *dw, double *db)
 {
 	size_t in = l->in_shape.d[0], out = l->out_shape.d[0];
 	for (size_t i = 0; i < batch * out; i++) {
@@ -128,7 +129,8 @@ static inline void reference_norm(const struct layer *l, size_t batch, const dou
 		}
 		for (size_t i = 0; dy != NULL && i < n; i++) {
 			size_t at = (i / len * c_n + c) * len + i % len;
-			dx[at] += dy[at] * p[0][c] * inverse + d_var * 2 * (x[at] - mean) / (double)n + d_mean / (double)n;
+			dx[at] += dy[at] * p[0][c] * inverse + d_var * 2 * (x[at] - mean) / (double)n +
+				  d_mean / (double)n;
 		}
 		if (dy == NULL) {
 			p[2][c] = (1 - l->p) * p[2][c] + l->p * mean;
@@ -138,7 +140,8 @@ static inline void reference_norm(const struct layer *l, size_t batch, const dou
 }
 
 /* All four pools: the value of a window, or its gradient to where it came from. */
-static inline void reference_pool(const struct layer *l, size_t batch, const double *x, double *y, const double *dy, double *dx)
+static inline void reference_pool(const struct layer *l, size_t batch, const double *x, double *y, const double *dy,
+				  double *dx)
 {
 	int64_t len = (int64_t)l->in_shape.d[1], p_n = (int64_t)l->out_shape.d[1];
 	bool max = strstr(l->op->op, "max") != NULL;
@@ -197,7 +200,8 @@ static inline void reference_layer(struct reference *r, size_t i, bool back)
 		fail_msg("no reference for %s", l->op->op);
 }
 
-/* A training step up to the gradient. Labels: cross-entropy with scale (NULL: 1) and smoothing; targets: MSE. Returns the loss. */
+/* A training step up to the gradient. Labels: cross-entropy with scale (NULL: 1) and smoothing; targets: MSE. Returns
+ * the loss. */
 static inline double reference_gradient(struct reference *r, const float *x, size_t batch, const uint32_t *label,
 					const float *target, const float *scale, double smoothing)
 {
@@ -241,8 +245,8 @@ static inline double reference_gradient(struct reference *r, const float *x, siz
 }
 
 /* The optimiser's step on the gradient, tensor by tensor, as the header of ml/optim.h writes it. */
-static inline void reference_step(struct reference *r, const struct optim_config *c, const float *source, bool head_is_new,
-				  const float *base, double lr_scale)
+static inline void reference_step(struct reference *r, const struct optim_config *c, const float *source,
+				  bool head_is_new, const float *base, double lr_scale)
 {
 	r->steps++;
 	for (size_t k = 0; k < r->m->n_params; k++) {
@@ -264,7 +268,8 @@ static inline void reference_step(struct reference *r, const struct optim_config
 			} else {
 				s[0] = 0.9 * s[0] + 0.1 * g;
 				s[1] = 0.999 * s[1] + 0.001 * g * g;
-				double m = s[0] / (1 - pow(0.9, (double)r->steps)), v = s[1] / (1 - pow(0.999, (double)r->steps));
+				double m = s[0] / (1 - pow(0.9, (double)r->steps)),
+				       v = s[1] / (1 - pow(0.999, (double)r->steps));
 				r->theta[i] = p - lr * m / (sqrt(v) + 1e-8);
 			}
 		}

@@ -34,7 +34,8 @@ static void test_shape_text(void **state)
 }
 
 /* The plain sum, in double. */
-static double product_at(bool ta, bool tb, size_t i, size_t j, size_t k, const float *a, size_t lda, const float *b, size_t ldb)
+static double product_at(bool ta, bool tb, size_t i, size_t j, size_t k, const float *a, size_t lda, const float *b,
+			 size_t ldb)
 {
 	double s = 0;
 	for (size_t l = 0; l < k; l++)
@@ -51,8 +52,11 @@ static void check_gemm(bool ta, bool tb, size_t m, size_t n, size_t k, float alp
 	for (size_t i = 0; i < m; i++) {
 		for (size_t j = 0; j < ldc; j++) {
 			double old = (double)before[i * ldc + j];
-			double want = j < n ? (double)alpha * product_at(ta, tb, i, j, k, a, lda, b, ldb) + (double)beta * old : old;
-			assert_true(fabs((double)c[i * ldc + j] - want) <= 1e-5 * (1 + fabs(want)) * sqrt((double)k + 1));
+			double want =
+				j < n ? (double)alpha * product_at(ta, tb, i, j, k, a, lda, b, ldb) + (double)beta * old
+				      : old;
+			assert_true(fabs((double)c[i * ldc + j] - want) <=
+				    1e-5 * (1 + fabs(want)) * sqrt((double)k + 1));
 		}
 	}
 	free(a);
@@ -160,16 +164,26 @@ static void test_patterns(void **state)
 		const char *pattern, *name;
 		bool match;
 	} cases[] = {
-		{"conv*", "conv1.weight", true},       {"conv*", "bn1.weight", false},
-		{"*", "", true},                       {"*", "anything", true},
-		{"", "", true},                        {"", "x", false},
-		{"conv1.weight", "conv1.weight", true}, {"conv1.weight", "conv1.weigh", false},
-		{"conv1.weight", "conv1.weights", false}, {"conv?.weight", "conv12.weight", false},
-		{"conv?.weight", "conv1.weight", true}, {"?", "", false},
-		{"*.bias", "conv1.bias", true},        {"*.bias", "conv1.bias2", false},
-		{"*a*b*c", "xaybzc", true},            {"*a*b*c", "xaybz", false},
-		{"*ab", "aab", true},                  {"a*a", "a", false},
-		{"**?**", "x", true},                  {"Conv*", "conv1", false},
+		{"conv*", "conv1.weight", true},
+		{"conv*", "bn1.weight", false},
+		{"*", "", true},
+		{"*", "anything", true},
+		{"", "", true},
+		{"", "x", false},
+		{"conv1.weight", "conv1.weight", true},
+		{"conv1.weight", "conv1.weigh", false},
+		{"conv1.weight", "conv1.weights", false},
+		{"conv?.weight", "conv12.weight", false},
+		{"conv?.weight", "conv1.weight", true},
+		{"?", "", false},
+		{"*.bias", "conv1.bias", true},
+		{"*.bias", "conv1.bias2", false},
+		{"*a*b*c", "xaybzc", true},
+		{"*a*b*c", "xaybz", false},
+		{"*ab", "aab", true},
+		{"a*a", "a", false},
+		{"**?**", "x", true},
+		{"Conv*", "conv1", false},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		assert_int_equal(pattern_match(cases[i].pattern, cases[i].name), cases[i].match);
@@ -191,16 +205,11 @@ static void test_pattern_is_not_exponential(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_shape_count),
-		cmocka_unit_test(test_shape_text),
-		cmocka_unit_test(test_gemm),
-		cmocka_unit_test(test_gemm_beta_zero_forgets),
-		cmocka_unit_test(test_axpy),
-		cmocka_unit_test(test_column_sums),
-		cmocka_unit_test(test_rowwise_linear),
-		cmocka_unit_test(test_transpose),
-		cmocka_unit_test(test_patterns),
-		cmocka_unit_test(test_pattern_is_not_exponential),
+		cmocka_unit_test(test_shape_count),    cmocka_unit_test(test_shape_text),
+		cmocka_unit_test(test_gemm),           cmocka_unit_test(test_gemm_beta_zero_forgets),
+		cmocka_unit_test(test_axpy),           cmocka_unit_test(test_column_sums),
+		cmocka_unit_test(test_rowwise_linear), cmocka_unit_test(test_transpose),
+		cmocka_unit_test(test_patterns),       cmocka_unit_test(test_pattern_is_not_exponential),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

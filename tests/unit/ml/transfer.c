@@ -5,9 +5,10 @@
 
 static struct model *made(const char *outputs, const char *body, uint64_t seed)
 {
-	char *text = mem_printf("input: [5]\n%s\nlayers:\n- {op: linear, name: fc, out: %s}\n- {op: batchnorm1d, name: bn}\n"
-				"- {op: linear, name: head, out: outputs}\n",
-				outputs, body);
+	char *text =
+		mem_printf("input: [5]\n%s\nlayers:\n- {op: linear, name: fc, out: %s}\n- {op: batchnorm1d, name: bn}\n"
+			   "- {op: linear, name: head, out: outputs}\n",
+			   outputs, body);
 	struct model *m = model_of(text);
 	free(text);
 	model_init(m, seed);
@@ -77,7 +78,8 @@ static void test_new_head(void **state)
 static void test_outputs_without_names(void **state)
 {
 	(void)state;
-	struct model *source = made("outputs: 3", "4", 1), *m = made("outputs: 3", "4", 2), *two = made("outputs: 2", "4", 3);
+	struct model *source = made("outputs: 3", "4", 1), *m = made("outputs: 3", "4", 2),
+		     *two = made("outputs: 2", "4", 3);
 	struct model *classes = made("classes: [a, b, c]", "4", 4);
 	size_t carried;
 	assert_int_equal(model_transfer(m, source, true, &carried), ERR_OK);
@@ -123,10 +125,12 @@ static void test_misfits(void **state)
 {
 	(void)state;
 	/* The body differs in size, so does the width of the head's rows. */
-	check_misfit(made("classes: [a, b]", "4", 1), made("classes: [a, b]", "6", 2), false, "fc.weight is 4x5 here and 6x5");
+	check_misfit(made("classes: [a, b]", "4", 1), made("classes: [a, b]", "6", 2), false,
+		     "fc.weight is 4x5 here and 6x5");
 	static const char one[] = "- {op: linear, name: one, out: 4}\n- {op: linear, name: head, out: outputs}\n";
 	static const char two[] = "- {op: linear, name: two, out: 4}\n- {op: linear, name: head, out: outputs}\n";
-	static const char more[] = "- {op: linear, name: one, out: 4}\n- {op: linear, name: more, out: 4}\n- {op: linear, name: head, out: outputs}\n";
+	static const char more[] = "- {op: linear, name: one, out: 4}\n- {op: linear, name: more, out: 4}\n- {op: "
+				   "linear, name: head, out: outputs}\n";
 	static const char renamed[] = "- {op: linear, name: one, out: 4}\n- {op: linear, name: top, out: outputs}\n";
 	check_misfit(plain(one), plain(two), true, "one.weight");
 	check_misfit(plain(one), plain(more), true, "more.weight of the source model is missing here");
