@@ -1,0 +1,63 @@
+#include "client/received.h"
+
+#include "ml/safetensors.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_SIZE = DIGEST_TEXT_SIZE + 16 };
+
+static const char *file_name(const struct digest *d, char out[NAME_SIZE])
+{
+	char text[DIGEST_TEXT_SIZE];
+	snprintf(out, NAME_SIZE, "%s.safetensors", digest_format(d, text));
+	return out;
+}
+
+enum err received_open(const char *state_dir, char ret_dir[PATH_SIZE])
+{
+	return dir_make(path_join(ret_dir, state_dir, "received"), 0700);
+}
+
+const char *received_path(const char *dir, const struct digest *d, char out[PATH_SIZE])
+{
+	char name[NAME_SIZE];
+	return path_join(out, dir, file_name(d, name));
+}
+
+enum err received_get(const char *dir, struct session *session, const struct digest *d, uint64_t size,
+		      struct model **ret_model)
+{
+	char path[PATH_SIZE];
+	struct digest have;
+	received_path(dir, d, path);
+	if (digest_file(path, &have, NULL) != ERR_OK || !digest_equal(&have, d)) {
+		if (size == 0 || size > SAFETENSORS_FILE_MAX)
+			return err_set(ERR_LIMIT, "the coordinator announces a model of %" PRIu64 " bytes", size);
+		TRY(session_fetch(session, d, size, path));
+	}
+	return ret_model != NULL ? safetensors_load(path, ret_model) : ERR_OK;
+}
+
+struct keep {
+	const char *dir;
+	char names[2][NAME_SIZE];
+};
+
+static enum err remove_unless_kept(void *arg, const char *name)
+{
+	const struct keep *keep = arg;
+	char path[PATH_SIZE];
+	if (strcmp(name, keep->names[0]) == 0 || strcmp(name, keep->names[1]) == 0)
+		return ERR_OK;
+	return file_remove(path_join(path, keep->dir, name));
+}
+
+enum err received_keep(const char *dir, const struct digest *a, const struct digest *b)
+{
+	struct keep keep = {.dir = dir};
+	file_name(a, keep.names[0]);
+	file_name(b, keep.names[1]);
+	return dir_each(dir, remove_unless_kept, &keep);
+}

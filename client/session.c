@@ -1,0 +1,243 @@
+/*
+ * The connection is made anew after each failure: gRPC's own reconnecting has a back-off that cannot be interrupted or
+ * shown to the user.
+ *
+ * A watcher thread turns Ctrl-C into rpc_client_cancel(), because a call that waits for the next task sits in gRPC for
+ * up to a minute. The mutex guards the client pointer against the watcher.
+ */
+#include "client/session.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/signals.h"
+#include "client/backoff.h"
+#include "crypto/random.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+enum { BACKOFF_FIRST_MS = 500, BACKOFF_MAX_MS = 30000, WATCH_MS = 100 };
+
+struct session {
+	const struct credential *cred;
+	struct rpc_client *client;
+	struct backoff backoff;
+	struct rng rng;
+	uint64_t sent, received; /* by earlier clients */
+	pthread_t watcher;
+	pthread_mutex_t lock; /* client, closing */
+	bool closing;
+};
+
+static void *watch(void *arg)
+{
+	struct session *s = arg;
+	for (;;) {
+		clock_sleep_ms(WATCH_MS);
+		pthread_mutex_lock(&s->lock);
+		bool closing = s->closing;
+		if (!closing && signals_stop_asked())
+			rpc_client_cancel(s->client);
+		pthread_mutex_unlock(&s->lock);
+		if (closing)
+			return NULL;
+	}
+}
+
+static enum err connect_again(struct session *s)
+{
+	struct rpc_client_config config = {
+		.address = s->cred->address,
+		.ca_pem = buf_bytes(&s->cred->ca_pem),
+		.key_pem = buf_bytes(&s->cred->key_pem),
+		.cert_pem = buf_bytes(&s->cred->cert_pem),
+		.federation = s->cred->id.federation,
+	};
+	struct rpc_client *fresh;
+	TRY(rpc_client_new(&config, &fresh));
+	pthread_mutex_lock(&s->lock);
+	struct rpc_client *old = s->client;
+	s->client = fresh;
+	pthread_mutex_unlock(&s->lock);
+	if (old != NULL) {
+		uint64_t sent, received;
+		rpc_client_get_bytes(old, &sent, &received);
+		s->sent += sent;
+		s->received += received;
+		rpc_client_free(old);
+	}
+	return ERR_OK;
+}
+
+enum err session_open(const struct credential *cred, struct session **ret_session)
+{
+	if (cred->address == NULL)
+		return err_set(ERR_CONFIG, "%s/peer.yaml: the coordinator's address is missing", cred->dir);
+	struct session *s = mem_new(sizeof *s);
+	s->cred = cred;
+	s->backoff = (struct backoff){.first_ms = BACKOFF_FIRST_MS, .max_ms = BACKOFF_MAX_MS};
+	rng_seed(&s->rng, random_u64());
+	pthread_mutex_init(&s->lock, NULL);
+	enum err err = connect_again(s);
+	if (err == ERR_OK && pthread_create(&s->watcher, NULL, watch, s) != 0)
+		err = err_errno("starting a thread");
+	if (err != ERR_OK) {
+		rpc_client_free(s->client);
+		pthread_mutex_destroy(&s->lock);
+		free(s);
+		return err;
+	}
+	*ret_session = s;
+	return ERR_OK;
+}
+
+void session_close(struct session *s)
+{
+	if (s == NULL)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->closing = true;
+	pthread_mutex_unlock(&s->lock);
+	pthread_join(s->watcher, NULL);
+	rpc_client_free(s->client);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+/* Wait and connect again, or give up: ERR_OK means try once more. */
+static enum err recover(struct session *s, enum err err)
+{
+	if (signals_stop_asked())
+		return err_set(ERR_CANCELLED, "stopped");
+	if (!err_is_transient(err))
+		return err;
+	int64_t wait_ms = backoff_next(&s->backoff, &s->rng);
+	log_warn("join", "%s: %s; trying again in %.1f s", s->cred->address, err_text(), (double)wait_ms / 1000);
+	for (int64_t slept = 0; slept < wait_ms; slept += WATCH_MS) {
+		clock_sleep_ms(wait_ms - slept < WATCH_MS ? wait_ms - slept : WATCH_MS);
+		if (signals_stop_asked())
+			return err_set(ERR_CANCELLED, "stopped");
+	}
+	return connect_again(s);
+}
+
+enum err session_call(struct session *s, enum method_id method, struct bytes request, struct buf *ret_reply)
+{
+	for (;;) {
+		enum err err = rpc_client_call(s->client, method, request, 0, ret_reply);
+		if (err == ERR_OK) {
+			backoff_reset(&s->backoff);
+			return ERR_OK;
+		}
+		TRY(recover(s, err));
+	}
+}
+
+struct memory_source {
+	struct bytes rest;
+};
+
+static enum err next_piece(void *arg, struct bytes *ret_piece)
+{
+	struct memory_source *source = arg;
+	if (source->rest.n == 0)
+		return ERR_END;
+	size_t n = source->rest.n < WIRE_CHUNK_SIZE ? source->rest.n : WIRE_CHUNK_SIZE;
+	*ret_piece = bytes_of(source->rest.p, n);
+	source->rest = bytes_of(source->rest.p + n, source->rest.n - n);
+	return ERR_OK;
+}
+
+enum err session_upload(struct session *s, enum method_id method, const struct wire_head *head, struct bytes content,
+			struct buf *ret_reply)
+{
+	for (;;) {
+		struct memory_source source = {content};
+		enum err err = rpc_client_upload(s->client, method, head, next_piece, &source, ret_reply);
+		if (err == ERR_OK) {
+			backoff_reset(&s->backoff);
+			return ERR_OK;
+		}
+		TRY(recover(s, err));
+	}
+}
+
+struct fetch_sink {
+	struct file *file;
+	struct digester *digester;
+	uint64_t size;
+	const struct digest *digest;
+};
+
+static enum err fetch_head(void *arg, const struct wire_head *head)
+{
+	struct fetch_sink *sink = arg;
+	if (head->size != sink->size || head->offset != 0 || !digest_equal(&head->digest, sink->digest))
+		return err_set(ERR_CORRUPT, "the coordinator sends another model than was asked for");
+	return ERR_OK;
+}
+
+static enum err fetch_data(void *arg, struct bytes piece)
+{
+	struct fetch_sink *sink = arg;
+	if (file_offset(sink->file) + piece.n > sink->size)
+		return err_set(ERR_CORRUPT, "the coordinator sends more than it said");
+	digest_add(sink->digester, piece.p, piece.n);
+	return file_write(sink->file, piece.p, piece.n);
+}
+
+static enum err fetch_once(struct session *s, const struct digest *digest, uint64_t size, const char *temp)
+{
+	struct wire_fetch_request request = {.digest = *digest};
+	struct fetch_sink state = {.size = size, .digest = digest};
+	struct rpc_sink sink = {.head = fetch_head, .data = fetch_data, .arg = &state};
+	struct buf packed;
+	buf_init(&packed, 256);
+	state.digester = digest_begin();
+	enum err err = file_create(temp, 0600, &state.file);
+	if (err == ERR_OK)
+		err = wire_fetch_request_pack(&request, &packed);
+	if (err == ERR_OK)
+		err = rpc_client_download(s->client, METHOD_FETCH, buf_bytes(&packed), &sink);
+	if (err == ERR_OK) {
+		struct digest got = digest_end(state.digester);
+		state.digester = NULL;
+		if (file_offset(state.file) != size || !digest_equal(&got, digest))
+			err = err_set(ERR_CORRUPT, "a received model does not have the digest it was announced with");
+	}
+	if (err == ERR_OK)
+		err = file_sync(state.file);
+	digest_free(state.digester);
+	file_close(state.file);
+	buf_deinit(&packed);
+	return err;
+}
+
+enum err session_fetch(struct session *s, const struct digest *digest, uint64_t size, const char *path)
+{
+	char *temp = mem_printf("%s.part", path);
+	enum err err;
+	for (;;) {
+		err = fetch_once(s, digest, size, temp);
+		if (err == ERR_OK)
+			break;
+		err = recover(s, err);
+		if (err != ERR_OK)
+			break;
+	}
+	if (err == ERR_OK) {
+		backoff_reset(&s->backoff);
+		err = file_rename(temp, path);
+	}
+	free(temp);
+	return err;
+}
+
+void session_get_bytes(const struct session *s, uint64_t *ret_sent, uint64_t *ret_received)
+{
+	uint64_t sent, received;
+	rpc_client_get_bytes(s->client, &sent, &received);
+	*ret_sent = s->sent + sent;
+	*ret_received = s->received + received;
+}
