@@ -94,8 +94,11 @@ enum err tls_policy_check(void)
 
 enum err tls_policy_install(void)
 {
-	/* First the machine's configuration, so that it cannot come later and overwrite ours. */
-	if (OPENSSL_init_ssl(OPENSSL_INIT_LOAD_CONFIG, NULL) != 1)
+	/*
+	 * First the machine's configuration, so that it cannot come later and overwrite ours. No clean-up at exit: a thread
+	 * of gRPC may still be inside OpenSSL then.
+	 */
+	if (OPENSSL_init_ssl(OPENSSL_INIT_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1)
 		return ossl_err(ERR_CRYPTO, "OpenSSL does not start");
 	TRY(load_conf());
 	enum err e = tls_policy_check();

@@ -1,0 +1,82 @@
+/*
+ * A gRPC server: TLS 1.3, workers that run straight-line handlers, and parked calls that cost no thread. The door to
+ * gRPC C core.
+ *
+ * For every call, in this order: the method must be in the table and have a handler here (else UNIMPLEMENTED); the
+ * peer's certificate must have exactly one identity, of our federation (else UNAUTHENTICATED); the role must be allowed
+ * (else PERMISSION_DENIED); `authorize` must agree (the roster; also for every call of an open connection); sizes must
+ * be within the table's limits (RESOURCE_EXHAUSTED). Only then does the handler run. An error of a handler becomes a
+ * gRPC status; the text in err_text() is sent to the peer only for errors that are about the peer's own request, others
+ * send the name alone and are logged.
+ */
+#ifndef HANSA_RPC_SERVER_H
+#define HANSA_RPC_SERVER_H
+
+#include "base/buf.h"
+#include "rpc/method.h"
+#include "rpc/wire.h"
+
+struct peer {
+	struct identity id; /* role ROLE_NOBODY on a port without client certificates */
+	struct digest key;  /* SHA-256 of the public key; zero for nobody */
+	char from[64];      /* network address, for logs only */
+};
+
+struct rpc_stream; /* the parts of one upload or download */
+struct rpc_ticket; /* a parked call */
+
+/* The next part of an upload. Data is valid until the next call. ERR_END only after a clean half-close by the client; a
+ * cut is ERR_UNAVAILABLE, a missed deadline ERR_DEADLINE. The first part must be a head, all others data. */
+MUST_CHECK enum err rpc_stream_head(struct rpc_stream *s, struct wire_head *ret_head);
+MUST_CHECK enum err rpc_stream_read(struct rpc_stream *s, struct bytes *ret_data);
+/* The parts of a download. */
+MUST_CHECK enum err rpc_stream_send_head(struct rpc_stream *s, const struct wire_head *head);
+MUST_CHECK enum err rpc_stream_send(struct rpc_stream *s, const void *p, size_t n); /* n <= WIRE_CHUNK_SIZE */
+
+/* Answer a parked call; exactly once per ticket; thread: any. After it the ticket is gone. When the peer has gone
+ * meanwhile, that is fine. */
+void rpc_ticket_answer(struct rpc_ticket *t, enum err code, struct bytes reply);
+const struct peer *rpc_ticket_peer(const struct rpc_ticket *t);
+
+struct rpc_handler {
+	/* One of these, by the kind of the method; NULL: this server does not offer it. */
+	enum err (*unary)(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
+	/* Takes the ticket in every case. `gone` below is called when the peer hangs up before the answer. Must not
+	 * block: one thread of the server calls this for all waiting calls. Only the latest call of a plant waits. */
+	void (*parked)(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket);
+	enum err (*upload)(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply);
+	enum err (*download)(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out);
+};
+
+struct rpc_server_config {
+	const char *name;   /* "main", "enrol": for logs */
+	const char *listen; /* HOST:PORT; port 0: a free one */
+	struct bytes key_pem, cert_pem /* leaf, then CA */, ca_pem;
+	bool client_certificates; /* required and verified, or not asked for (enrolment) */
+	const char *federation;
+	size_t workers;                     /* threads that run handlers */
+	size_t parked_max;                  /* parked calls in all; more are answered ERR_LIMIT */
+	const struct rpc_handler *handlers; /* METHOD_COUNT of them */
+	enum err (*authorize)(void *ctx, const struct peer *peer); /* NULL: all */
+	/* A parked call's peer hung up, its deadline passed, or the same plant has called again. After this returns
+	 * true, the ticket must not be answered: the callee forgets it. Called without locks held; exactly one of
+	 * rpc_ticket_answer and this takes effect. Return false when the ticket is being answered already. thread: the
+	 * server's own, as for `parked`; must not block. */
+	bool (*gone)(void *ctx, struct rpc_ticket *ticket);
+	void *ctx;
+};
+
+struct rpc_server;
+/* tls_policy_install() must have succeeded before. ERR_IO when the port is taken. */
+MUST_CHECK enum err rpc_server_start(const struct rpc_server_config *config, struct rpc_server **ret_server);
+int rpc_server_port(const struct rpc_server *s);
+/* No new calls; running ones have `grace_ms`, then they are cancelled; the owner answers its parked calls first. Frees
+ * the server. */
+void rpc_server_stop(struct rpc_server *s, int64_t grace_ms);
+
+struct rpc_server_stats {
+	uint64_t calls, refused, parked, bytes_in, bytes_out;
+};
+void rpc_server_get_stats(struct rpc_server *s, struct rpc_server_stats *ret_stats);
+
+#endif

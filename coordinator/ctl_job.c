@@ -1,0 +1,248 @@
+/*
+ * hansactl job list, job show, job stop, rounds.
+ */
+#include "base/table.h"
+#include "coordinator/commands.h"
+#include "coordinator/ctl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TEXT_MAX = 64 << 20 };
+
+static const struct cli_option options[] = {CTL_DIR_OPTION, CTL_JSON_OPTION, {0}};
+
+static enum err print_table(struct table *t)
+{
+	struct buf text;
+	buf_init(&text, TEXT_MAX);
+	enum err err = table_write(t, &text);
+	if (err == ERR_OK)
+		printf("%s", buf_str(&text));
+	buf_deinit(&text);
+	table_free(t);
+	return err;
+}
+
+/* ---- job list ---- */
+
+static enum err print_jobs(const struct wire_jobs *jobs, bool json)
+{
+	if (json) {
+		struct json *list = json_list();
+		for (size_t i = 0; i < jobs->n; i++)
+			json_push(list, ctl_job_json(&jobs->v[i]));
+		return ctl_print_json(list);
+	}
+	struct table *t = table_new(">job|name|state|>round|>of|started|ended|model");
+	for (size_t i = 0; i < jobs->n; i++) {
+		const struct wire_job *j = &jobs->v[i];
+		char created[CTL_TEXT_SIZE], ended[CTL_TEXT_SIZE], model[CTL_TEXT_SIZE];
+		table_row(t, "%" PRIu64 "|%s|%s|%" PRIu32 "|%" PRIu32 "|%s|%s|%s", j->job, j->name,
+			  wire_job_state_name(j->state), j->round, j->rounds, ctl_time(j->created_ms, created),
+			  ctl_time(j->ended_ms, ended), ctl_short(&j->model, model));
+	}
+	return print_table(t);
+}
+
+static enum err job_list(const void *p, const char *const *words, size_t n_words)
+{
+	(void)words, (void)n_words;
+	const struct ctl_args *args = p;
+	struct wire_jobs jobs = {.n = 0};
+	struct wire_job_ref all = {.job = 0};
+	struct buf request, reply = {0};
+	struct ctl ctl;
+	TRY(ctl_open(args->dir, &ctl));
+	buf_init(&request, 64);
+	enum err err = wire_job_ref_pack(&all, &request);
+	if (err == ERR_OK)
+		err = ctl_call(&ctl, METHOD_LIST_JOBS, &request, &reply);
+	if (err == ERR_OK)
+		err = wire_jobs_unpack(buf_bytes(&reply), &jobs);
+	if (err == ERR_OK)
+		err = print_jobs(&jobs, args->json);
+	wire_jobs_free(&jobs);
+	buf_deinit(&request);
+	buf_deinit(&reply);
+	ctl_close(&ctl);
+	return err;
+}
+
+const struct cli_command command_job_list = {
+	.name = "job list",
+	.arguments = "",
+	.summary = "all jobs, running and ended",
+	.help = "Example:\n  hansactl --dir /var/lib/hansa job list\n",
+	.options = options,
+	.args_size = sizeof(struct ctl_args),
+	.run = job_list,
+};
+
+/* ---- job show ---- */
+
+static enum err print_job(const struct wire_job *j)
+{
+	char text[CTL_TEXT_SIZE], digest[DIGEST_TEXT_SIZE];
+	struct json *config = NULL;
+	struct buf pretty;
+	printf("job      %" PRIu64 "\nname     %s\nstate    %s\nround    %" PRIu32 " (%" PRIu32 " to commit)\n", j->job,
+	       j->name, wire_job_state_name(j->state), j->round, j->rounds);
+	printf("started  %s\n", ctl_time(j->created_ms, text));
+	printf("ended    %s\n", ctl_time(j->ended_ms, text));
+	printf("source   %s\n", digest_format(&j->source, digest));
+	printf("model    %s\n", digest_is_zero(&j->model) ? "none yet" : digest_format(&j->model, digest));
+	if (j->config.n == 0)
+		return ERR_OK;
+	TRY(json_parse(buf_bytes(&j->config), &config));
+	buf_init(&pretty, TEXT_MAX);
+	enum err err = json_write_pretty(config, &pretty);
+	if (err == ERR_OK)
+		printf("config   %s\n", buf_str(&pretty));
+	buf_deinit(&pretty);
+	json_free(config);
+	return err;
+}
+
+static enum err job_show(const void *p, const char *const *words, size_t n_words)
+{
+	(void)n_words;
+	const struct ctl_args *args = p;
+	struct wire_jobs job = {.n = 0};
+	struct ctl ctl;
+	TRY(ctl_open(args->dir, &ctl));
+	enum err err = ctl_find_job(&ctl, words[0], &job);
+	if (err == ERR_OK)
+		err = args->json ? ctl_print_json(ctl_job_json(&job.v[0])) : print_job(&job.v[0]);
+	wire_jobs_free(&job);
+	ctl_close(&ctl);
+	return err;
+}
+
+const struct cli_command command_job_show = {
+	.name = "job show",
+	.arguments = "JOB",
+	.summary = "state, models and configuration of a job",
+	.help = "JOB is a job's number, or its name: the latest one that has it.\n\nExample:\n  hansactl --dir "
+		"/var/lib/hansa job show 1\n",
+	.options = options,
+	.args_size = sizeof(struct ctl_args),
+	.positional_min = 1,
+	.positional_max = 1,
+	.run = job_show,
+};
+
+/* ---- job stop ---- */
+
+static enum err stop_one(struct ctl *ctl, const char *word)
+{
+	struct wire_jobs job = {.n = 0};
+	struct buf request, reply = {0};
+	TRY(ctl_find_job(ctl, word, &job));
+	struct wire_job_ref ref = {.job = job.v[0].job};
+	buf_init(&request, 64);
+	enum err err = wire_job_ref_pack(&ref, &request);
+	if (err == ERR_OK)
+		err = ctl_call(ctl, METHOD_STOP_JOB, &request, &reply);
+	if (err == ERR_OK)
+		printf("stopped job %" PRIu64 " (%s)\n", ref.job, job.v[0].name);
+	buf_deinit(&request);
+	buf_deinit(&reply);
+	wire_jobs_free(&job);
+	return err;
+}
+
+static enum err job_stop(const void *p, const char *const *words, size_t n_words)
+{
+	(void)n_words;
+	const struct ctl_args *args = p;
+	struct ctl ctl;
+	TRY(ctl_open(args->dir, &ctl));
+	enum err err = stop_one(&ctl, words[0]);
+	ctl_close(&ctl);
+	return err;
+}
+
+static const struct cli_option stop_options[] = {CTL_DIR_OPTION, {0}};
+
+const struct cli_command command_job_stop = {
+	.name = "job stop",
+	.arguments = "JOB",
+	.summary = "end a running job; its last committed model stays",
+	.help = "An open round is abandoned; a round that is sealed already is committed first. Returns when the job "
+		"has ended.\n\n"
+		"Example:\n  hansactl --dir /var/lib/hansa job stop 1\n",
+	.options = stop_options,
+	.args_size = sizeof(struct ctl_args),
+	.positional_min = 1,
+	.positional_max = 1,
+	.run = job_stop,
+};
+
+/* ---- rounds ---- */
+
+static enum err print_rounds(const struct wire_rounds *rounds, bool json)
+{
+	if (json) {
+		struct json *list = json_list();
+		for (size_t i = 0; i < rounds->n; i++)
+			json_push(list, ctl_round_json(&rounds->v[i]));
+		return ctl_print_json(list);
+	}
+	struct table *t = table_new(">round|phase|plant|>samples|>norm|>loss|time|digest");
+	for (size_t i = 0; i < rounds->n; i++) {
+		const struct wire_round *r = &rounds->v[i];
+		char time[CTL_TEXT_SIZE], digest[CTL_TEXT_SIZE], loss[32] = "-";
+		double mean;
+		if (ctl_round_mean(r, "train_loss", &mean))
+			snprintf(loss, sizeof loss, "%.4f", mean);
+		table_row(t, "%" PRIu32 "|%s|%" PRIu32 " of %" PRIu32 "|||%s|%s|%s", r->round, r->phase, r->accepted,
+			  r->cohort, loss, ctl_time(r->closed_ms, time), ctl_short(&r->model, digest));
+		for (size_t k = 0; k < r->n_contributions; k++) {
+			const struct wire_contribution *c = &r->contributions[k];
+			struct wire_round one = {.n_contributions = 1, .contributions = &r->contributions[k]};
+			snprintf(loss, sizeof loss, "-");
+			if (ctl_round_mean(&one, "train_loss", &mean))
+				snprintf(loss, sizeof loss, "%.4f", mean);
+			table_row(t, "||  %s|%" PRIu64 "|%.4g|%s|%s|%s", c->plant, c->samples, c->norm, loss,
+				  ctl_time(c->time_ms, time), ctl_short(&c->digest, digest));
+		}
+	}
+	return print_table(t);
+}
+
+static enum err rounds(const void *p, const char *const *words, size_t n_words)
+{
+	(void)n_words;
+	const struct ctl_args *args = p;
+	struct wire_jobs job = {.n = 0};
+	struct wire_rounds list = {.n = 0};
+	struct ctl ctl;
+	TRY(ctl_open(args->dir, &ctl));
+	enum err err = ctl_find_job(&ctl, words[0], &job);
+	if (err == ERR_OK)
+		err = ctl_list_rounds(&ctl, job.v[0].job, &list);
+	if (err == ERR_OK)
+		err = print_rounds(&list, args->json);
+	wire_rounds_free(&list);
+	wire_jobs_free(&job);
+	ctl_close(&ctl);
+	return err;
+}
+
+const struct cli_command command_rounds = {
+	.name = "rounds",
+	.arguments = "JOB",
+	.summary = "who contributed what to which round",
+	.help = "JOB is a job's number or name. A line for each round (how many plants of how many, mean training loss "
+		"where plants share it, the new\n"
+		"model's digest), and below it one for each accepted update.\n\n"
+		"Example:\n  hansactl --dir /var/lib/hansa rounds 1\n",
+	.options = options,
+	.args_size = sizeof(struct ctl_args),
+	.positional_min = 1,
+	.positional_max = 1,
+	.run = rounds,
+};

@@ -1,0 +1,67 @@
+/*
+ * Private to engine*.c: the engine's state and what its files call of each other.
+ *
+ *	engine.c         opening, the thread, closing
+ *	engine_round.c   the end of a round: seal, aggregate, commit, abandon
+ *	engine_upload.c  updates on their way in
+ *	engine_job.c     jobs started and stopped, plants revoked
+ *	engine_wait.c    calls that wait
+ */
+#ifndef HANSA_COORDINATOR_ENGINE_PARTS_H
+#define HANSA_COORDINATOR_ENGINE_PARTS_H
+
+#include "coordinator/engine.h"
+#include "coordinator/notice.h"
+#include "coordinator/run.h"
+
+#include <pthread.h>
+
+struct engine {
+	struct engine_config config; /* the texts are borrowed */
+	pthread_t thread;
+	bool threaded;
+	int64_t flushed_ms; /* the thread's own: when the registry was written last */
+
+	pthread_mutex_t lock;              /* everything below, and all runs and seats */
+	pthread_cond_t wake;               /* the thread: there is something to do */
+	pthread_cond_t ended;              /* a job has ended, or the engine drains */
+	struct run *runs[ENGINE_JOBS_MAX]; /* running jobs, by id */
+	size_t n_runs;
+	size_t starting; /* jobs that are being started: they will need a place */
+	bool draining, closing;
+	bool woken; /* something has come up since the thread began its pass */
+	struct lobby lobby;
+};
+
+int64_t engine_wall_ms(const struct engine *e);
+int64_t engine_monotonic_ms(const struct engine *e);
+
+#define ENGINE_STOPPING "the coordinator is stopping; try again"
+
+/* ---- under the lock ---- */
+
+void engine_wake(struct engine *e);                            /* the thread, for another pass */
+struct run *engine_find(const struct engine *e, uint64_t job); /* a running one; NULL */
+void engine_add_run(struct engine *e, struct run *r);
+void engine_remove_run(struct engine *e, struct run *r);
+void engine_release_run(struct engine *e, struct run *r); /* the last user frees it */
+/* Something that watchers see has changed: collect those that wait for it. */
+void engine_tell_watchers(struct engine *e, const struct run *r, struct notices *out);
+/* A round has opened: collect its plants, and the watchers. */
+void engine_tell_open(struct engine *e, const struct run *r, struct notices *out);
+/* The job has left the list: collect its plants and watchers. */
+void engine_tell_end(struct engine *e, const struct run *r, struct notices *out);
+void engine_expire(struct engine *e, int64_t monotonic_ms, struct notices *out); /* those whose time is over */
+/* May this plant train in this run now? */
+bool engine_has_task(const struct run *r, const char *plant, int64_t now_ms);
+/* An open round does not wait any longer for plants that are not enrolled. Returns whether something changed. */
+bool engine_dismiss(struct engine *e, struct run *r, const char *plant);
+
+/* ---- the engine's thread, without the lock ---- */
+
+/* Ask the database about those that have come since; at most some dozens at a time. Returns whether there are more. */
+bool engine_check_lobby(struct engine *e);
+/* What the round asks for: ROUND_SEAL, AGGREGATE, COMMIT or ABANDON. */
+MUST_CHECK enum err engine_perform(struct engine *e, struct run *r, enum round_action action);
+
+#endif

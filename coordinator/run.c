@@ -1,0 +1,258 @@
+#include "coordinator/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The names of a cohort, one after another. */
+static bool next_name(struct bytes *cohort, char out[WIRE_NAME_SIZE])
+{
+	const uint8_t *end = cohort->n > 0 ? memchr(cohort->p, '\n', cohort->n) : NULL;
+	size_t n = end != NULL ? (size_t)(end - cohort->p) : 0;
+	if (end == NULL || n >= WIRE_NAME_SIZE)
+		return false;
+	memcpy(out, cohort->p, n);
+	out[n] = '\0';
+	*cohort = bytes_of(end + 1, cohort->n - n - 1);
+	return true;
+}
+
+static void seat_all(struct run *r, struct bytes cohort)
+{
+	size_t lines = 0;
+	for (size_t i = 0; i < cohort.n; i++)
+		lines += cohort.p[i] == '\n';
+	r->seats = mem_array(lines, sizeof *r->seats);
+	while (r->n_seats < lines && next_name(&cohort, r->seats[r->n_seats].plant))
+		r->n_seats++;
+}
+
+struct run *run_new(const struct job_row *j, struct plan *plan, struct bytes cohort)
+{
+	struct run *r = mem_new(sizeof *r);
+	r->id = j->id;
+	snprintf(r->name, sizeof r->name, "%s", j->name);
+	r->plan = plan_share(plan);
+	r->source = j->source;
+	r->source_size = j->source_size;
+	r->created_ms = j->created_ms;
+	r->model = j->model;
+	r->model_size = j->model_size;
+	r->model_round = j->model_round;
+	r->committed = j->committed;
+	r->failures = j->failures;
+	r->users = 1;
+	r->version = 1;
+	seat_all(r, cohort);
+	return r;
+}
+
+void run_free(struct run *r)
+{
+	if (r == NULL)
+		return;
+	plan_release(r->plan);
+	free(r->seats);
+	free(r);
+}
+
+struct seat *run_seat(const struct run *r, const char *plant)
+{
+	size_t low = 0, high = r->n_seats;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = strcmp(plant, r->seats[middle].plant);
+		if (order == 0)
+			return &r->seats[middle];
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return NULL;
+}
+
+void run_open_round(struct run *r, const struct round_row *row)
+{
+	char name[WIRE_NAME_SIZE];
+	struct bytes cohort = buf_bytes(&row->cohort);
+	for (size_t i = 0; i < r->n_seats; i++) {
+		struct seat *s = &r->seats[i];
+		s->invited = s->accepted = false; /* `uploading` ends with its stream, whichever round that is for */
+	}
+	while (next_name(&cohort, name)) {
+		struct seat *s = run_seat(r, name);
+		if (s != NULL)
+			s->invited = true;
+	}
+	r->round = row->state;
+	r->base = row->base;
+	r->base_size = row->base_size;
+	r->next_model = row->model;
+	r->next_model_size = row->model_size;
+	r->bytes_up = row->bytes_up;
+	r->bytes_down = row->bytes_down;
+	r->closing = false;
+	r->todo = ROUND_NOTHING;
+	r->failed_tries = 0;
+	r->retry_at_ms = 0;
+}
+
+struct digest run_seal(const struct run *r)
+{
+	struct digester *d = digest_begin();
+	for (size_t i = 0; i < r->n_seats; i++) {
+		const struct seat *s = &r->seats[i];
+		char text[DIGEST_TEXT_SIZE];
+		if (!s->accepted)
+			continue;
+		char *line = mem_printf("%s %s %llu\n", s->plant, digest_format(&s->digest, text),
+					(unsigned long long)s->samples);
+		digest_add(d, line, strlen(line));
+		free(line);
+	}
+	return digest_end(d);
+}
+
+/* ---- loading ---- */
+
+static enum err seat_updates(struct db *db, struct run *r)
+{
+	struct update_row *updates;
+	size_t n;
+	enum err err = ERR_OK;
+	TRY(db_update_list(db, r->id, r->round.number, &updates, &n));
+	for (size_t i = 0; err == ERR_OK && i < n; i++) {
+		const struct update_row *u = &updates[i];
+		struct seat *s = run_seat(r, u->plant);
+		if (s == NULL || !s->invited) {
+			err = err_set(ERR_CORRUPT, "round %lu has an update of %s, which is not in its cohort",
+				      (unsigned long)r->round.number, u->plant);
+			break;
+		}
+		s->accepted = true;
+		s->digest = u->digest;
+		s->samples = u->samples;
+		s->time_ms = u->time_ms;
+	}
+	free(updates);
+	return err;
+}
+
+static enum err check_round(const struct run *r, const struct round_row *row)
+{
+	size_t invited = 0;
+	for (size_t i = 0; i < r->n_seats; i++)
+		invited += r->seats[i].invited;
+	if (invited != row->state.cohort)
+		return err_set(ERR_CORRUPT, "round %lu was opened for plants that are not in the job",
+			       (unsigned long)row->state.number);
+	if (row->state.phase == ROUND_COMMITTED || row->state.phase == ROUND_ABANDONED)
+		return err_set(ERR_CORRUPT, "round %lu is over and no other follows", (unsigned long)row->state.number);
+	struct digest seal = run_seal(r);
+	if (row->state.phase != ROUND_OPEN && !digest_equal(&seal, &row->seal))
+		return err_set(ERR_CORRUPT, "round %lu: the updates are not those that were sealed",
+			       (unsigned long)row->state.number);
+	return ERR_OK;
+}
+
+static enum err load_round(struct db *db, struct run *r, uint32_t number)
+{
+	struct round_row row;
+	enum err err = db_round_get(db, r->id, number, &row);
+	if (err == ERR_NOT_FOUND)
+		return err_add(ERR_CORRUPT, "its last round");
+	TRY(err);
+	run_open_round(r, &row);
+	err = seat_updates(db, r);
+	if (err == ERR_OK)
+		err = check_round(r, &row);
+	round_row_deinit(&row);
+	return err;
+}
+
+enum err run_load(struct db *db, uint64_t id, struct run **ret_run)
+{
+	struct job_row j;
+	struct plan *plan = NULL;
+	struct run *r = NULL;
+	struct buf cohort = {0};
+	TRY(db_job_get(db, id, &j));
+	enum err err = plan_load(buf_bytes(&j.config), &j.config_hash, buf_bytes(&j.manifest), &plan);
+	if (err == ERR_OK)
+		err = db_job_cohort(db, id, &cohort);
+	if (err == ERR_OK) {
+		r = run_new(&j, plan, buf_bytes(&cohort));
+		err = load_round(db, r, j.round);
+	}
+	plan_release(plan);
+	buf_deinit(&cohort);
+	job_row_deinit(&j);
+	if (err != ERR_OK) {
+		run_free(r);
+		return err;
+	}
+	*ret_run = r;
+	return ERR_OK;
+}
+
+/* ---- going on ---- */
+
+enum err run_next_round(const struct run *r, struct registry *registry, const struct digest *base, uint64_t base_size,
+			int64_t now_ms, struct round_row *ret_round)
+{
+	const struct job_config *c = &r->plan->config;
+	struct round_row row = {
+		.job = r->id,
+		.state = {.number = r->round.number + 1,
+			  .quorum = (uint32_t)c->quorum,
+			  .opened_ms = now_ms,
+			  .deadline_ms = now_ms + c->deadline},
+		.base = *base,
+		.base_size = base_size,
+	};
+	buf_init(&row.cohort, r->n_seats * WIRE_NAME_SIZE);
+	enum err err = ERR_OK;
+	for (size_t i = 0; err == ERR_OK && i < r->n_seats; i++) {
+		if (!registry_is_enrolled(registry, ROLE_PLANT, r->seats[i].plant))
+			continue;
+		row.state.cohort++;
+		err = buf_printf(&row.cohort, "%s\n", r->seats[i].plant);
+	}
+	if (err == ERR_OK && row.state.cohort < row.state.quorum)
+		err = err_set(ERR_STATE, "only %lu of the job's plants are still enrolled; the quorum is %lu",
+			      (unsigned long)row.state.cohort, (unsigned long)row.state.quorum);
+	if (err != ERR_OK) {
+		round_row_deinit(&row);
+		return err;
+	}
+	*ret_round = row;
+	return ERR_OK;
+}
+
+void run_show(const struct run *r, struct wire_job *ret_job, struct wire_round *ret_round)
+{
+	*ret_job = (struct wire_job){
+		.job = r->id,
+		.state = WIRE_JOB_RUNNING,
+		.round = r->round.number,
+		.rounds = (uint32_t)r->plan->config.rounds,
+		.source = r->source,
+		.model = r->model,
+		.model_size = r->model_size,
+		.created_ms = (uint64_t)r->created_ms,
+	};
+	snprintf(ret_job->name, sizeof ret_job->name, "%s", r->name);
+	*ret_round = (struct wire_round){
+		.round = r->round.number,
+		.cohort = r->round.cohort,
+		.accepted = r->round.accepted,
+		.opened_ms = (uint64_t)r->round.opened_ms,
+		.deadline_ms = (uint64_t)r->round.deadline_ms,
+		.bytes_up = r->bytes_up,
+		.bytes_down = r->bytes_down,
+		.base = r->base,
+		.model = r->next_model,
+	};
+	snprintf(ret_round->phase, sizeof ret_round->phase, "%s", round_phase_name(r->round.phase));
+}

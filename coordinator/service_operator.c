@@ -1,0 +1,259 @@
+/*
+ * What an operator may do. Lists are cut to what fits into one reply, the newest first in line.
+ */
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/service.h"
+#include "ml/safetensors.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	LIST_MAX = 5000,                   /* jobs or rounds in one reply */
+	CONTRIBUTIONS_BYTES = 1000 * 1000, /* what single updates may take of it */
+	CONTRIBUTION_SIZE = 160,           /* packed, without its metrics; more than it is */
+	METRIC_SIZE = 80,
+};
+
+/* ---- members ---- */
+
+enum err service_invite(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_invite_request asked;
+	struct wire_invite_reply given;
+	(void)peer;
+	TRY(wire_invite_request_unpack(request, &asked));
+	TRY(enrol_invite(s->enrol, asked.role, asked.name, asked.valid_ms, clock_wall_ms(), &given));
+	return wire_invite_reply_pack(&given, reply);
+}
+
+enum err service_revoke(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_revoke_request asked;
+	(void)peer, (void)reply;
+	TRY(wire_revoke_request_unpack(request, &asked));
+	TRY(enrol_revoke(s->enrol, asked.role, asked.name, clock_wall_ms()));
+	if (asked.role == ROLE_PLANT)
+		engine_revoked(s->engine, asked.name);
+	return ERR_OK;
+}
+
+enum err service_list_plants(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_members members;
+	(void)peer, (void)request;
+	TRY(registry_list(s->federation->registry, &members));
+	enum err err = wire_members_pack(&members, reply);
+	wire_members_free(&members);
+	return err;
+}
+
+/* ---- models ---- */
+
+/* Whether it can serve as a source is found out when a job wants it; here only that it is a model at all. */
+static enum err check_model(const char *path)
+{
+	struct file_map map;
+	struct safetensors *st;
+	TRY(file_map(path, &map));
+	enum err err = safetensors_parse("the model", map.content, &st);
+	if (err == ERR_OK) {
+		if (safetensors_meta(st, "hansa.model") == NULL)
+			err = err_set(ERR_MALFORMED, "the file does not say what model it is (metadata hansa.model); "
+						     "make it with hansa pretrain");
+		safetensors_free(st);
+	}
+	file_unmap(&map);
+	return err;
+}
+
+static enum err receive(struct rpc_stream *in, const struct wire_head *head, struct file *f)
+{
+	for (;;) {
+		struct bytes piece;
+		enum err err = rpc_stream_read(in, &piece);
+		if (err == ERR_END)
+			break;
+		TRY(err);
+		if (piece.n > head->size - file_offset(f))
+			return err_set(ERR_LIMIT, "more bytes than the %" PRIu64 " that were announced", head->size);
+		TRY(file_write(f, piece.p, piece.n));
+	}
+	if (file_offset(f) != head->size)
+		return err_set(ERR_MALFORMED, "%" PRIu64 " bytes instead of the %" PRIu64 " that were announced",
+			       file_offset(f), head->size);
+	return file_sync(f);
+}
+
+static enum err take_model(struct service *s, struct rpc_stream *in, const struct wire_head *head, const char *temp,
+			   struct wire_publish_reply *ret_reply)
+{
+	struct file *f;
+	TRY(file_create(temp, 0600, &f));
+	enum err err = receive(in, head, f);
+	file_close(f);
+	TRY(err);
+	TRY(check_model(temp));
+	return store_adopt(s->federation->store, temp, &head->digest, &ret_reply->digest, &ret_reply->size);
+}
+
+enum err service_publish(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_head head;
+	struct wire_publish_reply given;
+	char name[64], temp[PATH_SIZE], text[DIGEST_TEXT_SIZE];
+	TRY(rpc_stream_head(in, &head));
+	if (head.has_update || head.offset != 0)
+		return err_set(ERR_MALFORMED, "a model is published whole, from its first byte");
+	if (head.size == 0 || head.size > (uint64_t)s->federation->settings.upload_bytes_max)
+		return err_set(ERR_LIMIT,
+			       "a model of %" PRIu64 " bytes; upload_bytes_max of this coordinator is %" PRId64,
+			       head.size, s->federation->settings.upload_bytes_max);
+	snprintf(name, sizeof name, "publish-%lu", atomic_fetch_add(&s->published, 1));
+	store_temp_path(s->federation->store, name, temp);
+	enum err err = take_model(s, in, &head, temp, &given);
+	if (err != ERR_OK) {
+		char *why = mem_str(err_text());
+		if (file_remove(temp) != ERR_OK)
+			log_warn("store", "%s", err_text());
+		err_set(err, "%s", why);
+		free(why);
+		return err;
+	}
+	log_info("store", "published model=%s bytes=%" PRIu64 " by=%s", digest_format(&given.digest, text), given.size,
+		 peer->id.name);
+	return wire_publish_reply_pack(&given, reply);
+}
+
+/* ---- jobs ---- */
+
+enum err service_start_job(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_start_job asked;
+	struct wire_job_ref given;
+	(void)peer;
+	TRY(wire_start_job_unpack(request, &asked));
+	enum err err = engine_job_start(s->engine, &asked, &given.job);
+	wire_start_job_free(&asked);
+	TRY(err);
+	return wire_job_ref_pack(&given, reply);
+}
+
+enum err service_stop_job(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_job_ref asked;
+	(void)peer, (void)reply;
+	TRY(wire_job_ref_unpack(request, &asked));
+	return engine_job_stop(s->engine, asked.job);
+}
+
+/* One job, with its configuration. */
+static enum err show_job(struct service *s, uint64_t id, struct buf *reply)
+{
+	struct job_row row;
+	struct wire_job job;
+	TRY(db_job_get(s->federation->db, id, &row));
+	db_show_job(&row, &job);
+	job.config = row.config; /* for packing only */
+	struct wire_jobs list = {.n = 1, .v = &job};
+	enum err err = wire_jobs_pack(&list, reply);
+	job_row_deinit(&row);
+	return err;
+}
+
+enum err service_list_jobs(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_job_ref asked;
+	struct job_row *rows;
+	size_t n;
+	(void)peer;
+	TRY(wire_job_ref_unpack(request, &asked));
+	if (asked.job != 0)
+		return show_job(s, asked.job, reply);
+	TRY(db_job_list(s->federation->db, &rows, &n));
+	size_t skip = n > LIST_MAX ? n - LIST_MAX : 0;
+	struct wire_jobs list = {.n = n - skip, .v = mem_array(n - skip, sizeof *list.v)};
+	for (size_t i = 0; i < list.n; i++)
+		db_show_job(&rows[skip + i], &list.v[i]);
+	enum err err = wire_jobs_pack(&list, reply);
+	wire_jobs_free(&list);
+	free(rows);
+	return err;
+}
+
+/* ---- rounds ---- */
+
+static enum err add_contributions(struct service *s, uint64_t job, struct wire_round *round, size_t *room)
+{
+	struct update_row *updates;
+	size_t n, size = 0;
+	TRY(db_update_list(s->federation->db, job, round->round, &updates, &n));
+	for (size_t i = 0; i < n; i++)
+		size += CONTRIBUTION_SIZE + updates[i].metrics.n * METRIC_SIZE;
+	if (size > *room) {
+		*room = 0;
+	} else {
+		*room -= size;
+		round->contributions = mem_array(n, sizeof *round->contributions);
+		round->n_contributions = n;
+	}
+	for (size_t i = 0; i < round->n_contributions; i++) {
+		const struct update_row *u = &updates[i];
+		struct wire_contribution *c = &round->contributions[i];
+		*c = (struct wire_contribution){.digest = u->digest,
+						.samples = u->samples,
+						.time_ms = (uint64_t)u->time_ms,
+						.norm = u->norm,
+						.metrics = u->metrics};
+		memcpy(c->plant, u->plant, sizeof c->plant);
+	}
+	free(updates);
+	return ERR_OK;
+}
+
+enum err service_list_rounds(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_job_ref asked;
+	struct job_row job;
+	struct round_row *rows;
+	size_t n, room = CONTRIBUTIONS_BYTES;
+	(void)peer;
+	TRY(wire_job_ref_unpack(request, &asked));
+	TRY(db_job_get(s->federation->db, asked.job, &job));
+	job_row_deinit(&job);
+	TRY(db_round_list(s->federation->db, asked.job, &rows, &n));
+	size_t skip = n > LIST_MAX ? n - LIST_MAX : 0;
+	struct wire_rounds list = {.n = n - skip, .v = mem_array(n - skip, sizeof *list.v)};
+	for (size_t i = 0; i < list.n; i++)
+		db_show_round(&rows[skip + i], &list.v[i]);
+	enum err err = ERR_OK;
+	for (size_t i = list.n; err == ERR_OK && i-- > 0 && room > 0;)
+		err = add_contributions(s, asked.job, &list.v[i], &room);
+	if (err == ERR_OK)
+		err = wire_rounds_pack(&list, reply);
+	wire_rounds_free(&list);
+	free(rows);
+	return err;
+}
+
+void service_watch(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket)
+{
+	struct service *s = ctx;
+	struct wire_watch_request asked;
+	enum err err = wire_watch_request_unpack(request, &asked);
+	if (err != ERR_OK)
+		rpc_ticket_answer(ticket, err, bytes_of(NULL, 0));
+	else
+		engine_watch(s->engine, peer->id.name, &asked, service_answer, ticket);
+}

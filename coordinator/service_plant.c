@@ -1,0 +1,101 @@
+/*
+ * What a plant may do. Streams look at the roster again with every piece: a revoked plant does not finish what it has begun.
+ */
+#include "base/log.h"
+#include "coordinator/service.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+void service_next_task(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket)
+{
+	struct service *s = ctx;
+	struct wire_task_request asked;
+	enum err err = wire_task_request_unpack(request, &asked);
+	if (err != ERR_OK)
+		rpc_ticket_answer(ticket, err, bytes_of(NULL, 0));
+	else
+		engine_task(s->engine, peer->id.name, &asked, service_answer, ticket);
+}
+
+/* ---- models ---- */
+
+static enum err send_content(struct service *s, const struct peer *peer, const struct wire_fetch_request *asked,
+			     struct bytes content, struct rpc_stream *out)
+{
+	struct wire_head head = {.size = content.n, .offset = asked->offset, .digest = asked->digest};
+	if (asked->offset > content.n)
+		return err_set(ERR_LIMIT, "offset %" PRIu64 " is behind the end of a model of %zu bytes", asked->offset,
+			       content.n);
+	TRY(rpc_stream_send_head(out, &head));
+	for (size_t at = (size_t)asked->offset; at < content.n;) {
+		size_t n = content.n - at < WIRE_CHUNK_SIZE ? content.n - at : WIRE_CHUNK_SIZE;
+		TRY(registry_check(s->federation->registry, &peer->id, &peer->key));
+		TRY(rpc_stream_send(out, content.p + at, n));
+		if (peer->id.role == ROLE_PLANT)
+			engine_sent(s->engine, peer->id.name, &asked->digest, n);
+		at += n;
+	}
+	return ERR_OK;
+}
+
+enum err service_fetch(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out)
+{
+	struct service *s = ctx;
+	struct wire_fetch_request asked;
+	struct store_model *model;
+	TRY(wire_fetch_request_unpack(request, &asked));
+	if (peer->id.role == ROLE_PLANT)
+		TRY(db_job_owns(s->federation->db, peer->id.name, &asked.digest));
+	TRY(store_acquire(s->federation->store, &asked.digest, &model));
+	enum err err = send_content(s, peer, &asked, store_content(model), out);
+	store_release(s->federation->store, model);
+	return err;
+}
+
+/* ---- updates ---- */
+
+static enum err receive(struct service *s, const struct peer *peer, struct rpc_stream *in, struct upload *u)
+{
+	for (;;) {
+		struct bytes piece;
+		enum err err = rpc_stream_read(in, &piece);
+		if (err == ERR_END)
+			return registry_check(s->federation->registry, &peer->id, &peer->key);
+		TRY(err);
+		TRY(registry_check(s->federation->registry, &peer->id, &peer->key));
+		TRY(engine_upload_add(u, piece));
+	}
+}
+
+enum err service_upload(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_head head;
+	struct wire_receipt receipt;
+	struct upload *u;
+	TRY(rpc_stream_head(in, &head));
+	enum err err = engine_upload_begin(s->engine, peer->id.name, &head, &u, &receipt);
+	if (err == ERR_OK && u != NULL) {
+		err = receive(s, peer, in, u);
+		if (err == ERR_OK)
+			err = engine_upload_commit(u, &receipt);
+		else
+			engine_upload_abort(u);
+	}
+	if (err != ERR_OK) {
+		log_warn("round", "refused job=%" PRIu64 " round=%" PRIu32 " plant=%s: %s: %s", head.update.job,
+			 head.update.round, peer->id.name, err_name(err), err_text());
+		return err;
+	}
+	return wire_receipt_pack(&receipt, reply);
+}
+
+enum err service_report(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_report report;
+	(void)reply; /* an empty message */
+	TRY(wire_report_unpack(request, &report));
+	return engine_report(s->engine, peer->id.name, &report);
+}

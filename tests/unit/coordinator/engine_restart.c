@@ -1,0 +1,268 @@
+/*
+ * The engine's end at any moment, and its going on: cut off after each step, or with a disk that fails at any operation, a job ends with the
+ * same bytes as an undisturbed one.
+ */
+#include "coordinator/stage.h"
+
+#include "coordinator/spool.h"
+#include "coordinator/sql.h"
+
+static struct stage stage;
+
+static int setup(void **state)
+{
+	(void)state;
+	stage_make(&stage);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	stage_drop(&stage);
+	return 0;
+}
+
+/* Send what is missing in the present round; plants send again until they have a receipt. */
+static void send_missing(uint64_t job)
+{
+	uint32_t round = stage_job(&stage, job).round;
+	for (const char *who = "abc"; *who != '\0'; who++) {
+		const char name[] = {*who, '\0'};
+		struct update_row row;
+		struct wire_receipt receipt;
+		for (int tries = 0; db_update_get(stage.db, job, round, name, &row) == ERR_NOT_FOUND && tries < 10; tries++) {
+			if (stage_try_report(&stage, name, job, round, &receipt) == ERR_STALE)
+				return; /* sealed meanwhile */
+		}
+	}
+}
+
+static struct digest undisturbed(void)
+{
+	setup(NULL);
+	uint64_t job = stage_start(&stage, "rounds: 3\nquorum: 3\n");
+	while (stage_job(&stage, job).state == WIRE_JOB_RUNNING) {
+		send_missing(job);
+		stage_settle(&stage);
+	}
+	struct job_row j = stage_job(&stage, job);
+	teardown(NULL);
+	return j.model;
+}
+
+static void check_end(uint64_t job, const struct digest *expected)
+{
+	struct job_row j = stage_job(&stage, job);
+	assert_int_equal(j.state, WIRE_JOB_DONE);
+	assert_int_equal(j.round, 3);
+	assert_true(digest_equal(&j.model, expected));
+	for (uint32_t round = 1; round <= 3; round++)
+		assert_int_equal(stage_round(&stage, job, round).state.accepted, 3);
+	char path[PATH_SIZE];
+	stage_restart(&stage); /* what a failed removal left behind goes */
+	assert_int_equal(count_files(path_join(path, stage.dir, "spool"), ""), 0);
+	assert_int_equal(count_files(path_join(path, stage.dir, "models"), ".part"), 0);
+}
+
+static void a_restart_after_any_step_changes_nothing(void **state)
+{
+	(void)state;
+	struct digest expected = undisturbed();
+	bool seen[ROUND_PHASE_COUNT] = {false};
+	for (int every = 1; every <= 4; every++) {
+		setup(NULL);
+		uint64_t job = stage_start(&stage, "rounds: 3\nquorum: 3\n");
+		for (int step = 1; stage_job(&stage, job).state == WIRE_JOB_RUNNING; step++) {
+			send_missing(job);
+			engine_pump(stage.engine);
+			seen[stage_round(&stage, job, stage_job(&stage, job).round).state.phase] = true;
+			if (step % every == 0)
+				stage_restart(&stage);
+		}
+		check_end(job, &expected);
+		teardown(NULL);
+	}
+	assert_true(seen[ROUND_OPEN] && seen[ROUND_SEALED] && seen[ROUND_AGGREGATED]);
+}
+
+/* One operation of the disk fails, or all from it on until the restart: nothing is lost, no round is given up. */
+static void run_with_bad_disk(size_t at, bool stays, const struct digest *expected, bool *ret_hit)
+{
+	struct bad_disk disk;
+	setup(NULL);
+	uint64_t job = stage_start(&stage, "rounds: 3\nquorum: 3\n");
+	bad_disk_insert(&disk, at, stays);
+	for (int step = 0; stage_job(&stage, job).state == WIRE_JOB_RUNNING && step < 40; step++) {
+		send_missing(job);
+		engine_pump(stage.engine);
+		stage_monotonic += 10000; /* what failed is tried again later */
+		if (step == 12)
+			bad_disk_remove();
+		if (stays && step == 12)
+			stage_restart(&stage);
+	}
+	*ret_hit = disk.hit;
+	bad_disk_remove();
+	check_end(job, expected);
+	teardown(NULL);
+}
+
+static void a_bad_disk_changes_nothing(void **state)
+{
+	(void)state;
+	struct digest expected = undisturbed();
+	bool hit = true;
+	size_t at = 0;
+	for (; hit; at++)
+		run_with_bad_disk(at, false, &expected, &hit);
+	assert_true(at > 30);
+}
+
+static void a_dead_disk_changes_nothing(void **state)
+{
+	(void)state;
+	struct digest expected = undisturbed();
+	bool hit = true;
+	for (size_t at = 0; hit; at += 3)
+		run_with_bad_disk(at, true, &expected, &hit);
+}
+
+static void spoil(const char *statement)
+{
+	char path[PATH_SIZE];
+	struct sql *sql;
+	stage_close(&stage);
+	assert_ok(sql_open(path_join(path, stage.dir, "hansa.db"), &sql));
+	assert_ok(sql_run(sql, statement));
+	sql_close(sql);
+	stage_open(&stage);
+}
+
+/* What does not hold together fails with a reason; the other job goes on. */
+static void check_spoilt(const char *statement, const char *reason)
+{
+	setup(NULL);
+	uint64_t one = stage_start(&stage, "name: one\n"), two = stage_start(&stage, "name: two\nrounds: 1\n");
+	stage_report(&stage, "a", one, 1);
+	spoil(statement);
+	struct job_row j = stage_job(&stage, one);
+	assert_int_equal(j.state, WIRE_JOB_FAILED);
+	if (strstr(j.reason, reason) == NULL)
+		fail_msg("'%s' does not say '%s'", j.reason, reason);
+	for (const char *who = "abc"; *who != '\0'; who++)
+		stage_report(&stage, (const char[]){*who, '\0'}, two, 1);
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, two).state, WIRE_JOB_DONE);
+	teardown(NULL);
+}
+
+static void what_was_tampered_with_does_not_go_on(void **state)
+{
+	(void)state;
+	check_spoilt("UPDATE job SET config = CAST(replace(CAST(config AS TEXT), '\"quorum\":2', '\"quorum\":1') AS BLOB) WHERE id = 1", "hash");
+	check_spoilt("UPDATE job SET config_hash = zeroblob(32) WHERE id = 1", "hash");
+	check_spoilt("UPDATE job SET manifest = CAST('{}' AS BLOB) WHERE id = 1", "manifest");
+	check_spoilt("UPDATE job SET source = randomblob(32) WHERE id = 1", "source model");
+	check_spoilt("UPDATE round SET base = randomblob(32) WHERE job = 1", "base model");
+	check_spoilt("UPDATE round SET phase = 'sealed', seal = randomblob(32) WHERE job = 1", "quorum");
+	check_spoilt("UPDATE round SET phase = 'committed' WHERE job = 1", "quorum");
+	check_spoilt("UPDATE round SET phase = 'abandoned' WHERE job = 1", "no other follows");
+	check_spoilt("UPDATE contribution SET plant = 'zz' WHERE job = 1", "not in its cohort");
+	check_spoilt("DELETE FROM cohort WHERE job = 1 AND plant = 'b'", "not in the job");
+	check_spoilt("PRAGMA foreign_keys = OFF; UPDATE job SET round = 9 WHERE id = 1", "last round");
+}
+
+static void the_seal_decides(void **state)
+{
+	(void)state;
+	uint64_t job = stage_start(&stage, "quorum: 3\n");
+	send_missing(job);
+	engine_pump(stage.engine);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_SEALED);
+	spoil("UPDATE contribution SET samples = 999 WHERE plant = 'b'");
+	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_FAILED);
+	assert_non_null(strstr(stage_job(&stage, job).reason, "sealed"));
+}
+
+/* The new model's file is gone before the commit: it is made again, with the same bytes. */
+static void a_lost_result_is_made_again(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	uint64_t job = stage_start(&stage, "quorum: 3\nrounds: 1\n");
+	send_missing(job);
+	engine_pump(stage.engine);
+	engine_pump(stage.engine);
+	struct round_row row = stage_round(&stage, job, 1);
+	assert_int_equal(row.state.phase, ROUND_AGGREGATED);
+	stage_close(&stage);
+	assert_ok(db_open(path_join(path, stage.dir, "hansa.db"), &stage.db));
+	assert_ok(store_open(stage.dir, &stage.store));
+	assert_ok(file_remove(store_path(stage.store, &row.model, path)));
+	store_close(stage.store);
+	db_close(stage.db);
+	stage_open(&stage);
+	stage_settle(&stage);
+	struct job_row j = stage_job(&stage, job);
+	assert_int_equal(j.state, WIRE_JOB_DONE);
+	assert_true(digest_equal(&j.model, &row.model));
+	assert_true(store_has(stage.store, &row.model, NULL));
+}
+
+static void leftovers_in_the_spool_go(void **state)
+{
+	(void)state;
+	char dir[PATH_SIZE], path[PATH_SIZE];
+	uint64_t job = stage_start(&stage, "");
+	stage_report(&stage, "a", job, 1);
+	path_join(dir, stage.dir, "spool");
+	assert_ok(file_replace(path_join(path, dir, "1-1-b.update"), bytes_str("no row"), 0600));
+	assert_ok(file_replace(path_join(path, dir, "9-1-a.update"), bytes_str("no job"), 0600));
+	assert_ok(file_replace(path_join(path, dir, "1-1-c.3.part"), bytes_str("half"), 0600));
+	stage_restart(&stage);
+	assert_int_equal(count_files(dir, ""), 1);
+	assert_true(file_exists(spool_path(stage.dir, &(struct spool_key){job, 1, "a"}, path)));
+}
+
+static void a_deadline_goes_on_while_nobody_serves(void **state)
+{
+	(void)state;
+	uint64_t job = stage_start(&stage, "");
+	stage_report(&stage, "a", job, 1);
+	stage_report(&stage, "b", job, 1);
+	stage_close(&stage);
+	stage_pass(60000);
+	stage_open(&stage);
+	stage_settle(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 2);
+}
+
+static void a_plant_revoked_before_the_restart_is_not_waited_for(void **state)
+{
+	(void)state;
+	uint64_t job = stage_start(&stage, "");
+	stage_report(&stage, "a", job, 1);
+	stage_report(&stage, "b", job, 1);
+	assert_ok(db_member_revoke(stage.db, ROLE_PLANT, "c", stage_wall));
+	stage_restart(&stage);
+	stage_settle(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_restart_after_any_step_changes_nothing),
+		cmocka_unit_test(a_bad_disk_changes_nothing),
+		cmocka_unit_test(a_dead_disk_changes_nothing),
+		cmocka_unit_test(what_was_tampered_with_does_not_go_on),
+		cmocka_unit_test_setup_teardown(the_seal_decides, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lost_result_is_made_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(leftovers_in_the_spool_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_deadline_goes_on_while_nobody_serves, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_plant_revoked_before_the_restart_is_not_waited_for, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

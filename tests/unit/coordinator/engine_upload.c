@@ -1,0 +1,337 @@
+/*
+ * Updates on their way in: what is refused and why, repeats, races with the round's end and with each other.
+ */
+#include "coordinator/stage.h"
+
+#include "update/fixed.h"
+
+#include <pthread.h>
+
+static struct stage stage;
+static uint64_t job;
+
+static int setup(void **state)
+{
+	(void)state;
+	stage_make(&stage);
+	job = stage_start(&stage, "norm_max: 100\n");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	stage_drop(&stage);
+	return 0;
+}
+
+static size_t spooled(const char *suffix)
+{
+	char path[PATH_SIZE];
+	return count_files(path_join(path, stage.dir, "spool"), suffix);
+}
+
+static void heads_are_judged(void **state)
+{
+	(void)state;
+	struct bytes update = stage_update(&stage, "a", 1);
+	const struct wire_head good = stage_head(&stage, job, 1, "a", update);
+	struct wire_head bad[12];
+	for (size_t i = 0; i < 12; i++)
+		bad[i] = good;
+	bad[0].update.job += 100;
+	bad[1].update.round = 2;
+	bad[2].update.base.b[5] ^= 1;
+	bad[3].update.manifest.b[5] ^= 1;
+	bad[4].size += 4;
+	bad[5].size = UINT64_MAX;
+	bad[6].update.samples = 0;
+	bad[7].update.samples = (uint64_t)FIXED_WEIGHT_MAX + 1;
+	bad[8].update.metrics.v[0].value = 0.0 / 0.0;
+	bad[9].has_update = false;
+	bad[10].offset = 4;
+	bad[11].update.round = 0;
+	static const enum err expected[12] = {ERR_NOT_FOUND, ERR_STALE, ERR_STALE, ERR_SHAPE, ERR_SHAPE, ERR_SHAPE,
+					      ERR_LIMIT, ERR_LIMIT, ERR_NUMERIC, ERR_MALFORMED, ERR_MALFORMED, ERR_STALE};
+	struct wire_receipt receipt;
+	struct upload *u;
+	for (size_t i = 0; i < 12; i++) {
+		enum err err = engine_upload_begin(stage.engine, "a", &bad[i], &u, &receipt);
+		if (err != expected[i])
+			fail_msg("head %zu: %s (%s)", i, err_name(err), err_text());
+	}
+	assert_fails(engine_upload_begin(stage.engine, "stranger", &good, &u, &receipt), ERR_DENIED, "not in the cohort");
+	assert_int_equal(spooled(""), 0);
+	assert_ok(stage_send(&stage, "a", &good, update, &receipt));
+	update_free(&update);
+}
+
+/* Contents: the checks themselves are tested with the spool; here that nothing stays and the seat is free again. */
+static void bad_content_leaves_nothing(void **state)
+{
+	(void)state;
+	struct wire_receipt receipt;
+	struct bytes update = stage_update(&stage, "a", 1);
+	struct wire_head head = stage_head(&stage, job, 1, "a", update);
+	uint8_t *spoilt = mem_new(update.n);
+	memcpy(spoilt, update.p, update.n);
+	memset(spoilt + 8, 0xff, 3);
+	spoilt[11] = 0x7f; /* a float's NaN */
+	head.digest = digest_of(bytes_of(spoilt, update.n));
+	assert_int_equal(stage_send(&stage, "a", &head, bytes_of(spoilt, update.n), &receipt), ERR_NUMERIC);
+	assert_int_equal(stage_send(&stage, "a", &head, update, &receipt), ERR_MALFORMED);
+	head.digest = digest_of(bytes_of(update.p, update.n - 8));
+	assert_int_equal(stage_send(&stage, "a", &head, bytes_of(update.p, update.n - 8), &receipt), ERR_SHAPE);
+	assert_int_equal(spooled(""), 0);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 0);
+	stage_report(&stage, "a", job, 1);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 1);
+	free(spoilt);
+	update_free(&update);
+}
+
+static void a_repeat_gets_the_same_receipt(void **state)
+{
+	(void)state;
+	struct wire_receipt first = stage_report(&stage, "a", job, 1);
+	assert_false(first.repeated);
+	assert_int_equal(first.time_ms, stage_wall);
+	stage_pass(1000);
+	struct wire_receipt second = stage_report(&stage, "a", job, 1);
+	assert_true(second.repeated);
+	assert_int_equal(second.time_ms, first.time_ms);
+	assert_true(digest_equal(&first.digest, &second.digest));
+	stage_restart(&stage);
+	assert_true(stage_report(&stage, "a", job, 1).repeated);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 1);
+	/* Also when the round has gone on meanwhile: the receipt was lost, the update was not. */
+	stage_report(&stage, "b", job, 1);
+	stage_report(&stage, "c", job, 1);
+	assert_true(stage_report(&stage, "a", job, 1).repeated);
+	stage_settle(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
+	assert_true(stage_report(&stage, "a", job, 1).repeated);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 3);
+}
+
+static void another_update_is_refused(void **state)
+{
+	(void)state;
+	struct wire_receipt receipt;
+	stage_report(&stage, "a", job, 1);
+	struct bytes other = stage_update(&stage, "b", 7);
+	struct wire_head head = stage_head(&stage, job, 1, "a", other);
+	assert_fails(stage_send(&stage, "a", &head, other, &receipt), ERR_DUPLICATE, "another update");
+	update_free(&other);
+}
+
+static void two_streams_of_one_plant_do_not_mix(void **state)
+{
+	(void)state;
+	struct wire_receipt receipt;
+	struct upload *first, *second;
+	struct bytes update = stage_update(&stage, "a", 1);
+	struct wire_head head = stage_head(&stage, job, 1, "a", update);
+	assert_ok(engine_upload_begin(stage.engine, "a", &head, &first, &receipt));
+	assert_ok(engine_upload_add(first, bytes_of(update.p, 10)));
+	assert_fails(engine_upload_begin(stage.engine, "a", &head, &second, &receipt), ERR_UNAVAILABLE, "has not ended");
+	stage_report(&stage, "b", job, 1);
+	engine_upload_abort(first);
+	assert_int_equal(spooled(".part"), 0);
+	stage_report(&stage, "a", job, 1);
+	update_free(&update);
+}
+
+/* Begun before the deadline, complete after it. */
+static void late_is_late(void **state)
+{
+	(void)state;
+	struct wire_receipt receipt;
+	struct upload *u;
+	struct bytes update = stage_update(&stage, "a", 1);
+	struct wire_head head = stage_head(&stage, job, 1, "a", update);
+	stage_report(&stage, "b", job, 1);
+	stage_report(&stage, "c", job, 1);
+	assert_ok(engine_upload_begin(stage.engine, "a", &head, &u, &receipt));
+	assert_ok(engine_upload_add(u, update));
+	stage_pass(60000);
+	assert_fails(engine_upload_commit(u, &receipt), ERR_STALE, "deadline");
+	stage_settle(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 2);
+	assert_int_equal(spooled(""), 0);
+	update_free(&update);
+}
+
+/* A stream that outlives its round, and its job, ends in a refusal, whatever step it is at. */
+static void a_stream_may_outlive_its_job(void **state)
+{
+	(void)state;
+	struct wire_receipt receipt;
+	struct upload *a, *b, *c;
+	struct bytes update_a = stage_update(&stage, "a", 1), update_b = stage_update(&stage, "b", 1), update_c = stage_update(&stage, "c", 1);
+	struct wire_head head = stage_head(&stage, job, 1, "a", update_a);
+	assert_ok(engine_upload_begin(stage.engine, "a", &head, &a, &receipt));
+	head = stage_head(&stage, job, 1, "b", update_b);
+	assert_ok(engine_upload_begin(stage.engine, "b", &head, &b, &receipt));
+	head = stage_head(&stage, job, 1, "c", update_c);
+	assert_ok(engine_upload_begin(stage.engine, "c", &head, &c, &receipt));
+	assert_ok(engine_upload_add(b, update_b));
+	assert_ok(engine_job_stop(stage.engine, job));
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_STOPPED);
+	assert_fails(engine_upload_add(a, update_a), ERR_STALE, "not open");
+	engine_upload_abort(a);
+	assert_fails(engine_upload_commit(b, &receipt), ERR_STALE, "not open");
+	engine_upload_abort(c);
+	assert_int_equal(spooled(""), 0);
+	update_free(&update_a);
+	update_free(&update_b);
+	update_free(&update_c);
+}
+
+static void a_revoked_plants_stream_holds_nobody_up(void **state)
+{
+	(void)state;
+	struct wire_receipt receipt;
+	struct upload *u;
+	struct bytes update = stage_update(&stage, "c", 1);
+	struct wire_head head = stage_head(&stage, job, 1, "c", update);
+	assert_ok(engine_upload_begin(stage.engine, "c", &head, &u, &receipt));
+	stage_report(&stage, "a", job, 1);
+	stage_report(&stage, "b", job, 1);
+	assert_ok(db_member_revoke(stage.db, ROLE_PLANT, "c", stage_wall));
+	assert_ok(registry_reload(stage.registry));
+	engine_revoked(stage.engine, "c");
+	stage_settle(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_OPEN);
+	engine_upload_abort(u); /* as the service does at the next piece */
+	stage_settle(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
+	update_free(&update);
+}
+
+/* Every durable step of an upload fails once: either it is refused and leaves nothing, or it counts; sent again, it counts once. */
+static void a_bad_disk_loses_and_doubles_nothing(void **state)
+{
+	(void)state;
+	bool hit = true;
+	for (size_t at = 0; hit; at++) {
+		struct bad_disk disk;
+		struct wire_receipt receipt;
+		stage_drop(&stage);
+		setup(NULL);
+		bad_disk_insert(&disk, at, false);
+		enum err err = stage_try_report(&stage, "a", job, 1, &receipt);
+		hit = disk.hit;
+		bad_disk_remove();
+		assert_true(err == ERR_OK || err == ERR_IO);
+		assert_int_equal(stage_round(&stage, job, 1).state.accepted, err == ERR_OK);
+		stage_restart(&stage);
+		assert_int_equal(stage_report(&stage, "a", job, 1).repeated, err == ERR_OK);
+		assert_int_equal(stage_round(&stage, job, 1).state.accepted, 1);
+		assert_int_equal(spooled(""), 1);
+	}
+}
+
+static void figures_and_metrics_are_kept(void **state)
+{
+	(void)state;
+	struct update_row row;
+	stage_report(&stage, "b", job, 1);
+	engine_sent(stage.engine, "b", &stage.source, 1234);
+	engine_sent(stage.engine, "stranger", &stage.source, 9999);
+	stage_report(&stage, "a", job, 1);
+	stage_report(&stage, "c", job, 1);
+	stage_settle(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).bytes_down, 1234);
+	assert_ok(db_update_get(stage.db, job, 1, "b", &row));
+	assert_int_equal(row.samples, 11);
+	assert_true(row.norm > 0);
+	assert_int_equal(row.metrics.n, 1);
+	assert_string_equal(row.metrics.v[0].name, "train_loss");
+	assert_true(row.metrics.v[0].value == 0.25);
+}
+
+static void reports_are_for_ones_own_jobs(void **state)
+{
+	(void)state;
+	struct wire_report report = {.job = job, .round = 1, .model = stage.source, .taken = true};
+	assert_ok(engine_report(stage.engine, "a", &report));
+	assert_ok(engine_report(stage.engine, "a", &report));
+	assert_fails(engine_report(stage.engine, "stranger", &report), ERR_NOT_FOUND, "in no job");
+	report.round = 2;
+	assert_fails(engine_report(stage.engine, "a", &report), ERR_STALE, "no round 2");
+	report.round = 1;
+	report.model.b[0] ^= 1;
+	assert_int_equal(engine_report(stage.engine, "a", &report), ERR_NOT_FOUND);
+	report.job = 77;
+	assert_int_equal(engine_report(stage.engine, "a", &report), ERR_NOT_FOUND);
+}
+
+/* ---- with the engine's own thread ---- */
+
+enum { CROWD = 12 };
+
+static void crowd_name(size_t i, char out[8])
+{
+	snprintf(out, 8, "%c%zu", (char)('a' + (int)i), i);
+}
+
+static void *send_own(void *arg)
+{
+	struct wire_receipt receipt;
+	stage_try_report(&stage, arg, job, 1, &receipt);
+	return receipt.job == job ? arg : NULL;
+}
+
+static void a_crowd_reports_at_once(void **state)
+{
+	(void)state;
+	pthread_t threads[CROWD];
+	char names[CROWD][8], text[256] = "rounds: 1\nname: crowd\nquorum: 12\nplants: [a0";
+	for (size_t i = 0; i < CROWD; i++) {
+		crowd_name(i, names[i]);
+		stage_enrol(&stage, names[i]);
+		if (i > 0)
+			snprintf(text + strlen(text), sizeof text - strlen(text), ", %s", names[i]);
+	}
+	snprintf(text + strlen(text), sizeof text - strlen(text), "]\n");
+	job = stage_start(&stage, text);
+	assert_ok(engine_start(stage.engine));
+	struct stage_call watch;
+	for (size_t i = 0; i < CROWD; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, send_own, names[i]), 0);
+	for (size_t i = 0; i < CROWD; i++) {
+		void *sent;
+		assert_int_equal(pthread_join(threads[i], &sent), 0);
+		assert_non_null(sent);
+	}
+	/* The engine ends the job by itself; a stop that comes too late says so, one that does not waits for the end. */
+	enum err err = engine_job_stop(stage.engine, job);
+	assert_true(err == ERR_OK || err == ERR_STATE);
+	assert_int_not_equal(stage_job(&stage, job).state, WIRE_JOB_RUNNING);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, CROWD);
+	stage_watch(&stage, job, 0, &watch);
+	engine_drain(stage.engine);
+	stage_restart(&stage);
+	assert_true(watch.answers == 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(heads_are_judged, setup, teardown),
+		cmocka_unit_test_setup_teardown(bad_content_leaves_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_repeat_gets_the_same_receipt, setup, teardown),
+		cmocka_unit_test_setup_teardown(another_update_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(two_streams_of_one_plant_do_not_mix, setup, teardown),
+		cmocka_unit_test_setup_teardown(late_is_late, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stream_may_outlive_its_job, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_revoked_plants_stream_holds_nobody_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_bad_disk_loses_and_doubles_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(figures_and_metrics_are_kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(reports_are_for_ones_own_jobs, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_crowd_reports_at_once, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
