@@ -1,10 +1,3 @@
-/*
- * The connection is made anew after each failure: gRPC's own reconnecting has a back-off that cannot be interrupted or
- * shown to the user.
- *
- * A watcher thread turns Ctrl-C into rpc_client_cancel(), because a call that waits for the next task sits in gRPC for
- * up to a minute. The mutex guards the client pointer against the watcher.
- */
 #include "client/session.h"
 
 #include "base/clock.h"
@@ -14,80 +7,36 @@
 #include "client/backoff.h"
 #include "crypto/random.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 
-enum { BACKOFF_FIRST_MS = 500, BACKOFF_MAX_MS = 30000, WATCH_MS = 100 };
+enum { BACKOFF_FIRST_MS = 500, BACKOFF_MAX_MS = 30000, NAP_MS = 100 };
 
 struct session {
 	const struct credential *cred;
 	struct rpc_client *client;
 	struct backoff backoff;
 	struct rng rng;
-	uint64_t sent, received; /* by earlier clients */
-	pthread_t watcher;
-	pthread_mutex_t lock; /* client, closing */
-	bool closing;
 };
-
-static void *watch(void *arg)
-{
-	struct session *s = arg;
-	for (;;) {
-		clock_sleep_ms(WATCH_MS);
-		pthread_mutex_lock(&s->lock);
-		bool closing = s->closing;
-		if (!closing && signals_stop_asked())
-			rpc_client_cancel(s->client);
-		pthread_mutex_unlock(&s->lock);
-		if (closing)
-			return NULL;
-	}
-}
-
-static enum err connect_again(struct session *s)
-{
-	struct rpc_client_config config = {
-		.address = s->cred->address,
-		.ca_pem = buf_bytes(&s->cred->ca_pem),
-		.key_pem = buf_bytes(&s->cred->key_pem),
-		.cert_pem = buf_bytes(&s->cred->cert_pem),
-		.federation = s->cred->id.federation,
-	};
-	struct rpc_client *fresh;
-	TRY(rpc_client_new(&config, &fresh));
-	pthread_mutex_lock(&s->lock);
-	struct rpc_client *old = s->client;
-	s->client = fresh;
-	pthread_mutex_unlock(&s->lock);
-	if (old != NULL) {
-		uint64_t sent, received;
-		rpc_client_get_bytes(old, &sent, &received);
-		s->sent += sent;
-		s->received += received;
-		rpc_client_free(old);
-	}
-	return ERR_OK;
-}
 
 enum err session_open(const struct credential *cred, struct session **ret_session)
 {
 	if (cred->address == NULL)
 		return err_set(ERR_CONFIG, "%s/peer.yaml: the coordinator's address is missing", cred->dir);
+	struct rpc_client_config config = {
+		.address = cred->address,
+		.ca_pem = buf_bytes(&cred->ca_pem),
+		.key_pem = buf_bytes(&cred->key_pem),
+		.cert_pem = buf_bytes(&cred->cert_pem),
+		.federation = cred->id.federation,
+		.stop_asked = signals_stop_asked,
+	};
+	struct rpc_client *client;
+	TRY(rpc_client_new(&config, &client));
 	struct session *s = mem_new(sizeof *s);
+	s->client = client;
 	s->cred = cred;
 	s->backoff = (struct backoff){.first_ms = BACKOFF_FIRST_MS, .max_ms = BACKOFF_MAX_MS};
 	rng_seed(&s->rng, random_u64());
-	pthread_mutex_init(&s->lock, NULL);
-	enum err err = connect_again(s);
-	if (err == ERR_OK && pthread_create(&s->watcher, NULL, watch, s) != 0)
-		err = err_errno("starting a thread");
-	if (err != ERR_OK) {
-		rpc_client_free(s->client);
-		pthread_mutex_destroy(&s->lock);
-		free(s);
-		return err;
-	}
 	*ret_session = s;
 	return ERR_OK;
 }
@@ -96,16 +45,11 @@ void session_close(struct session *s)
 {
 	if (s == NULL)
 		return;
-	pthread_mutex_lock(&s->lock);
-	s->closing = true;
-	pthread_mutex_unlock(&s->lock);
-	pthread_join(s->watcher, NULL);
 	rpc_client_free(s->client);
-	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
 
-/* Wait and connect again, or give up: ERR_OK means try once more. */
+/* Wait, or give up: ERR_OK means try once more. The client makes one fresh attempt to connect per call. */
 static enum err recover(struct session *s, enum err err)
 {
 	if (signals_stop_asked())
@@ -114,12 +58,12 @@ static enum err recover(struct session *s, enum err err)
 		return err;
 	int64_t wait_ms = backoff_next(&s->backoff, &s->rng);
 	log_warn("join", "%s: %s; trying again in %.1f s", s->cred->address, err_text(), (double)wait_ms / 1000);
-	for (int64_t slept = 0; slept < wait_ms; slept += WATCH_MS) {
-		clock_sleep_ms(wait_ms - slept < WATCH_MS ? wait_ms - slept : WATCH_MS);
+	for (int64_t slept = 0; slept < wait_ms; slept += NAP_MS) {
+		clock_sleep_ms(wait_ms - slept < NAP_MS ? wait_ms - slept : NAP_MS);
 		if (signals_stop_asked())
 			return err_set(ERR_CANCELLED, "stopped");
 	}
-	return connect_again(s);
+	return ERR_OK;
 }
 
 enum err session_call(struct session *s, enum method_id method, struct bytes request, struct buf *ret_reply)
@@ -236,8 +180,5 @@ enum err session_fetch(struct session *s, const struct digest *digest, uint64_t 
 
 void session_get_bytes(const struct session *s, uint64_t *ret_sent, uint64_t *ret_received)
 {
-	uint64_t sent, received;
-	rpc_client_get_bytes(s->client, &sent, &received);
-	*ret_sent = s->sent + sent;
-	*ret_received = s->received + received;
+	rpc_client_get_bytes(s->client, ret_sent, ret_received);
 }

@@ -112,7 +112,7 @@ static enum err find_by_name(struct ctl *c, const char *name, uint64_t *ret_id)
 enum err ctl_find_job(struct ctl *c, const char *word, struct wire_jobs *ret_job)
 {
 	int64_t number;
-	uint64_t id;
+	uint64_t id = 0;
 	struct wire_jobs one;
 	if (text_to_int(word, &number) && number > 0)
 		id = (uint64_t)number;

@@ -22,6 +22,13 @@ void db_buf(struct query *q, int column, size_t max, struct buf *ret_content); /
 /* How many rows a one-number query without parameters finds. */
 MUST_CHECK enum err db_ask_number(struct db *db, const char *text, int64_t *ret_number);
 
+enum { DB_COHORT_MAX = 4096 * WIRE_NAME_SIZE }; /* bytes: FIXED_PLANTS_MAX names */
+
+/* Parts of a transaction that jobs and rounds share. */
+MUST_CHECK enum err db_write_round(struct db *db, uint64_t job, const struct round_row *r); /* a new, open one */
+MUST_CHECK enum err db_write_job_end(struct db *db, uint64_t id, enum wire_job_state state, const char *reason,
+				     int64_t now_ms);
+
 /* An array that grows while rows are read. */
 #define DB_GROW(array, n)                                                                                              \
 	((n) == 0 || ((n) & ((n)-1)) == 0 ? mem_grow((array), (n) == 0 ? 1 : 2 * (n), sizeof *(array)) : (array))

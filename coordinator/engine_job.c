@@ -35,7 +35,7 @@ static enum err make_plan(struct engine *e, const struct wire_start_job *request
 			  struct plan **ret_plan)
 {
 	struct model *source;
-	struct plan *plan;
+	struct plan *plan = NULL;
 	TRY(load_source(e, &request->source, ret_source_size, &source));
 	enum err err = plan_make(buf_bytes(&request->config), source, &plan);
 	model_free(source);
@@ -192,7 +192,7 @@ static void leave_place(struct engine *e)
 
 enum err engine_job_start(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job)
 {
-	struct plan *plan;
+	struct plan *plan = NULL;
 	uint64_t source_size;
 	TRY(make_plan(e, request, &source_size, &plan));
 	enum err err = take_place(e, plan->config.name);
@@ -223,6 +223,7 @@ enum err engine_job_stop(struct engine *e, uint64_t job)
 	bool running = r != NULL;
 	if (running) {
 		r->stop_asked = true;
+		r->retry_at_ms = 0;
 		engine_wake(e);
 	}
 	while (e->threaded && !e->draining && engine_find(e, job) != NULL)

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IO_TRIES = 5 }; /* before an aggregation that cannot read or write gives its round up */
+enum { IO_TRIES = 3 }; /* before a stopped job gives up a round that cannot be read or written */
 
 static enum round_action tell_round(struct engine *e, struct run *r, enum round_event event)
 {
@@ -35,6 +35,14 @@ static void advance(struct engine *e, struct run *r, enum round_event event)
 	engine_tell_watchers(e, r, &notices);
 	pthread_mutex_unlock(&e->lock);
 	notices_send(&notices, e->config.db);
+}
+
+static bool is_stopped(struct engine *e, const struct run *r)
+{
+	pthread_mutex_lock(&e->lock);
+	bool stopped = r->stop_asked;
+	pthread_mutex_unlock(&e->lock);
+	return stopped;
 }
 
 /* ---- sealing and aggregating ---- */
@@ -128,8 +136,9 @@ static enum err aggregate(struct engine *e, struct run *r)
 	uint64_t size;
 	char text[DIGEST_TEXT_SIZE];
 	enum err err = combine(e, r, &model, &size);
-	if (err == ERR_IO && r->failed_tries < IO_TRIES)
-		return err; /* a full disk passes */
+	/* A full disk passes, and the outcome is the same then. Only an operator who stops the job does not have to wait for that. */
+	if (err == ERR_IO && (!is_stopped(e, r) || r->failed_tries < IO_TRIES))
+		return err;
 	if (err != ERR_OK)
 		return give_up(e, r);
 	TRY(db_round_aggregated(e->config.db, r->id, r->round.number, &model, size));
@@ -167,14 +176,6 @@ static void open_next(struct engine *e, struct run *r, const struct digest *base
 	} else {
 		end_with(s, WIRE_JOB_FAILED, err_text());
 	}
-}
-
-static bool is_stopped(struct engine *e, const struct run *r)
-{
-	pthread_mutex_lock(&e->lock);
-	bool stopped = r->stop_asked;
-	pthread_mutex_unlock(&e->lock);
-	return stopped;
 }
 
 /* In memory what is durable already. */

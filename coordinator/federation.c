@@ -44,7 +44,7 @@ static enum err claim(const char *dir)
 static enum err open_ca(const char *dir, const char *name, int64_t now_ms, struct ca **ret_ca)
 {
 	char path[PATH_SIZE];
-	struct ca *ca;
+	struct ca *ca = NULL;
 	if (!file_exists(path_join(path, path_join(path, dir, "ca"), "cert.pem")))
 		TRY(ca_create(dir, name, now_ms));
 	TRY(ca_open(dir, &ca));
@@ -133,7 +133,7 @@ static enum err fill(const char *dir, const struct federation_plan *plan, const 
 		     const struct settings *s, int64_t now_ms)
 {
 	char address[WIRE_ADDRESS_SIZE];
-	struct ca *ca;
+	struct ca *ca = NULL;
 	struct identity coordinator, admin;
 	struct member member;
 	TRY(identity_make(ROLE_COORDINATOR, s->federation, "", &coordinator));

@@ -82,7 +82,8 @@ static enum err wait_for_place(struct gate *g, struct gate_pass *pass)
 	struct gate_pass *old = pass->stream ? stream_of(g, &pass->id) : NULL;
 	bool stalled = old != NULL && clock_monotonic_ms() - old->progress_ms >= STALLED_MS;
 	if (calls_of(g, &pass->id, true) > 0)
-		return err_set(ERR_LIMIT, "%zu calls of yours are running; try again when one has ended", g->calls_max);
+		return err_set(ERR_UNAVAILABLE, "%zu calls of yours are running; try again when one has ended",
+			       g->calls_max);
 	if (stalled)
 		old->cancel(old->arg);
 	struct timespec until;
@@ -96,7 +97,7 @@ static enum err wait_for_place(struct gate *g, struct gate_pass *pass)
 	unlist(g, pass);
 	pass->waiting = false;
 	if (!is_free(g, pass))
-		return err_set(ERR_LIMIT, "%s; try again when it has ended",
+		return err_set(ERR_UNAVAILABLE, "%s; try again when it has ended",
 			       old != NULL ? "another upload or download of yours is running"
 					   : "an earlier call of yours is running");
 	return ERR_OK;

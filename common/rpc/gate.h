@@ -28,7 +28,7 @@ struct gate_pass {
 struct gate *gate_new(size_t workers);
 void gate_free(struct gate *g);
 
-/* Fill in id, stream, cancel and arg. ERR_LIMIT. `pass` must live until gate_leave(). */
+/* Fill in id, stream, cancel and arg. ERR_UNAVAILABLE: busy, the same call may succeed later. `pass` must live until gate_leave(). */
 MUST_CHECK enum err gate_enter(struct gate *g, struct gate_pass *pass);
 void gate_progress(struct gate *g, struct gate_pass *pass);
 void gate_stream_end(struct gate *g, struct gate_pass *pass); /* all data has passed; only the last words are missing */

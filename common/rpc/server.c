@@ -89,7 +89,7 @@ static int grace_ms(void)
 static grpc_server *grpc_new(const struct rpc_server_config *config)
 {
 	const struct {
-		const char *key;
+		char key[64];
 		int value;
 	} numbers[] = {
 		{GRPC_ARG_ALLOW_REUSEPORT, 0}, /* on by default: two coordinators would share a port silently */
@@ -112,19 +112,18 @@ static grpc_server *grpc_new(const struct rpc_server_config *config)
 		{GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0},
 		{GRPC_ARG_ENABLE_CHANNELZ, 0},
 	};
-	enum { NUMBERS = sizeof numbers / sizeof numbers[0], KEY_SIZE = 64 };
-	char keys[NUMBERS + 1][KEY_SIZE];
+	enum { NUMBERS = sizeof numbers / sizeof numbers[0] };
+	char keys[NUMBERS][sizeof numbers[0].key];
 	grpc_arg v[NUMBERS + 1];
 	for (size_t i = 0; i < NUMBERS; i++) {
-		ENSURE(strlen(numbers[i].key) < KEY_SIZE);
-		strcpy(keys[i], numbers[i].key);
+		memcpy(keys[i], numbers[i].key, sizeof keys[i]);
 		v[i] = (grpc_arg){.type = GRPC_ARG_INTEGER, .key = keys[i], .value.integer = numbers[i].value};
 	}
 	grpc_resource_quota *quota = grpc_resource_quota_create(config->name);
 	grpc_resource_quota_resize(quota, MEMORY_BASE + MEMORY_PER_PARKED * config->parked_max +
 						  MEMORY_PER_WORKER * config->workers);
-	strcpy(keys[NUMBERS], GRPC_ARG_RESOURCE_QUOTA);
-	v[NUMBERS] = (grpc_arg){.type = GRPC_ARG_POINTER, .key = keys[NUMBERS]};
+	static char quota_key[] = GRPC_ARG_RESOURCE_QUOTA;
+	v[NUMBERS] = (grpc_arg){.type = GRPC_ARG_POINTER, .key = quota_key};
 	v[NUMBERS].value.pointer.p = quota;
 	v[NUMBERS].value.pointer.vtable = grpc_resource_quota_arg_vtable();
 	grpc_channel_args args = {.num_args = NUMBERS + 1, .args = v};

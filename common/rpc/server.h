@@ -54,8 +54,10 @@ struct rpc_server_config {
 	struct bytes key_pem, cert_pem /* leaf, then CA */, ca_pem;
 	bool client_certificates; /* required and verified, or not asked for (enrolment) */
 	const char *federation;
-	size_t workers;                     /* threads that run handlers */
-	size_t parked_max;                  /* parked calls in all; more are answered ERR_LIMIT */
+	/* Threads that run handlers. A peer may have one upload or download at a time and half of the workers in all
+	 * (two at least); more is answered ERR_UNAVAILABLE, after a moment in which the call before may end. */
+	size_t workers;
+	size_t parked_max;                  /* parked calls in all; more are answered ERR_UNAVAILABLE */
 	const struct rpc_handler *handlers; /* METHOD_COUNT of them */
 	enum err (*authorize)(void *ctx, const struct peer *peer); /* NULL: all */
 	/* A parked call's peer hung up, its deadline passed, or the same plant has called again. After this returns

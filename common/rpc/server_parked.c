@@ -219,7 +219,7 @@ static enum err make_room(struct parking *p, struct rpc_ticket *t)
 		return err_set(ERR_LIMIT, "%zu calls of yours are waiting; end one of them first", n);
 	}
 	if (atomic_load(&p->parked) >= max)
-		return err_set(ERR_LIMIT, "%zu calls are waiting, more are not allowed", max);
+		return err_set(ERR_UNAVAILABLE, "%zu calls are waiting, more are not allowed now", max);
 	return ERR_OK;
 }
 

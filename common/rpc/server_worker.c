@@ -18,8 +18,10 @@
 #include <string.h>
 
 enum {
-	STALL_MS = 60 * 1000, /* a stream without any progress for this long is cut */
-	REPLY_MS = 60 * 1000, /* a peer has this long to take a reply */
+	STALL_MS = 60 * 1000,        /* a stream without any progress for this long is cut */
+	REQUEST_MS = 10 * 1000,      /* a peer has this long to send its one request message */
+	REPLY_MS = 60 * 1000,        /* a peer has this long to take a reply */
+	NOBODY_REPLY_MS = 10 * 1000, /* ... when we do not know it */
 };
 
 struct worker {
@@ -79,13 +81,13 @@ static enum err cut(const struct rpc_stream *s, const char *what)
 }
 
 /* The next message into s->in. ERR_END only after a clean half-close. */
-static enum err receive(struct rpc_stream *s)
+static enum err receive(struct rpc_stream *s, int64_t within_ms)
 {
 	grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
 	op.data.recv_message.recv_message = &s->in;
 	s->in = NULL;
 	call_start(s, &op, 1, &s->in);
-	bool ok = call_wait(s, &s->in, sooner(s->deadline_ms, STALL_MS));
+	bool ok = call_wait(s, &s->in, sooner(s->deadline_ms, within_ms));
 	if (s->in != NULL) {
 		atomic_fetch_add(&s->server->bytes_in, grpc_byte_buffer_length(s->in));
 		if (s->entered)
@@ -104,7 +106,7 @@ static enum err next_part(struct rpc_stream *s, struct wire_head *head)
 {
 	bool is_head;
 	payload_close(&s->part);
-	TRY(receive(s));
+	TRY(receive(s, STALL_MS));
 	grpc_byte_buffer *message = s->in;
 	s->in = NULL;
 	TRY(payload_open(&s->part, message, s->method->request_max, head, &is_head));
@@ -188,7 +190,7 @@ enum err rpc_stream_send(struct rpc_stream *s, const void *p, size_t n)
 /* The one request message of a unary call or a download. */
 static enum err read_request(struct rpc_stream *s, struct buf *ret_request)
 {
-	enum err e = receive(s);
+	enum err e = receive(s, REQUEST_MS);
 	if (e == ERR_END)
 		return err_set(ERR_MALFORMED, "the request is missing");
 	if (e != ERR_OK)
@@ -239,6 +241,12 @@ static enum err serve(struct rpc_stream *s, struct buf *reply)
 	return e;
 }
 
+static int64_t reply_until(const struct rpc_stream *s)
+{
+	bool nobody = s->peer.id.role == ROLE_NONE || s->peer.id.role == ROLE_NOBODY;
+	return clock_monotonic_ms() + (nobody ? NOBODY_REPLY_MS : REPLY_MS);
+}
+
 /* The last words to the peer: a reply, or an error. */
 static void answer(struct rpc_stream *s, int status, const char *text, const struct buf *reply)
 {
@@ -258,7 +266,7 @@ static void answer(struct rpc_stream *s, int status, const char *text, const str
 	ops[n].data.send_status_from_server.status = (grpc_status_code)status;
 	ops[n++].data.send_status_from_server.status_details = &details;
 	call_start(s, ops, n, ops);
-	(void)call_wait(s, ops, clock_monotonic_ms() + REPLY_MS);
+	(void)call_wait(s, ops, reply_until(s));
 	if (message != NULL)
 		grpc_byte_buffer_destroy(message);
 	grpc_slice_unref(details);
@@ -297,7 +305,7 @@ static void call_run(struct worker *w, grpc_call *call, const grpc_call_details 
 		serve_and_answer(&s);
 	}
 	payload_close(&s.part);
-	(void)call_wait(&s, &s.close_cancelled, clock_monotonic_ms() + REPLY_MS);
+	(void)call_wait(&s, &s.close_cancelled, reply_until(&s));
 	/* The gate may cancel the call until it has left, so it leaves before the call goes. */
 	if (s.entered)
 		gate_leave(server->gate, &s.pass);

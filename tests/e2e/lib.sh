@@ -120,7 +120,7 @@ job_file() {
 	local file=$1
 	shift
 	{
-		cat <<END
+		cat <<END # later keys replace earlier ones
 name: e2e
 source: source.safetensors
 rounds: 3
@@ -130,7 +130,7 @@ seed: 5
 train: {epochs: 2, batch: 8, optimizer: sgd, lr: 0.01, momentum: 0.9}
 END
 		printf '%s\n' "$@"
-	} | tac | awk -F: '!/^[a-z_]+:/ || !seen[$1]++' | tac >"$file" # later keys replace earlier ones
+	} | tac | awk -F: '!/^[a-z_]+:/ || !seen[$1]++' | tac >"$file"
 }
 start_job() { hansactl --dir "$1" job start "$2" --json | jq -r .job; }
 model_digest() { hansactl --dir "$1" job show "$2" --json | jq -r .model_sha256; }

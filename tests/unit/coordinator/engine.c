@@ -345,7 +345,8 @@ static void a_revoked_plant_is_not_waited_for(void **state)
 static void jobs_do_not_disturb_each_other(void **state)
 {
 	(void)state;
-	uint64_t one = stage_start(&stage, "name: one\nrounds: 1\n"), two = stage_start(&stage, "name: two\nrounds: 1\ndeadline: 90s\n");
+	uint64_t one = stage_start(&stage, "name: one\nrounds: 1\n"),
+		 two = stage_start(&stage, "name: two\nrounds: 1\ndeadline: 90s\n");
 	stage_report(&stage, "a", one, 1);
 	stage_report(&stage, "a", two, 1);
 	stage_report(&stage, "b", two, 1);

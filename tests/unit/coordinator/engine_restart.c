@@ -31,7 +31,8 @@ static void send_missing(uint64_t job)
 		const char name[] = {*who, '\0'};
 		struct update_row row;
 		struct wire_receipt receipt;
-		for (int tries = 0; db_update_get(stage.db, job, round, name, &row) == ERR_NOT_FOUND && tries < 10; tries++) {
+		for (int tries = 0; db_update_get(stage.db, job, round, name, &row) == ERR_NOT_FOUND && tries < 10;
+		     tries++) {
 			if (stage_try_report(&stage, name, job, round, &receipt) == ERR_STALE)
 				return; /* sealed meanwhile */
 		}
@@ -41,7 +42,7 @@ static void send_missing(uint64_t job)
 static struct digest undisturbed(void)
 {
 	setup(NULL);
-	uint64_t job = stage_start(&stage, "rounds: 3\nquorum: 3\n");
+	uint64_t job = stage_start(&stage, "rounds: 2\nquorum: 3\n");
 	while (stage_job(&stage, job).state == WIRE_JOB_RUNNING) {
 		send_missing(job);
 		stage_settle(&stage);
@@ -55,9 +56,9 @@ static void check_end(uint64_t job, const struct digest *expected)
 {
 	struct job_row j = stage_job(&stage, job);
 	assert_int_equal(j.state, WIRE_JOB_DONE);
-	assert_int_equal(j.round, 3);
+	assert_int_equal(j.round, 2);
 	assert_true(digest_equal(&j.model, expected));
-	for (uint32_t round = 1; round <= 3; round++)
+	for (uint32_t round = 1; round <= 2; round++)
 		assert_int_equal(stage_round(&stage, job, round).state.accepted, 3);
 	char path[PATH_SIZE];
 	stage_restart(&stage); /* what a failed removal left behind goes */
@@ -72,7 +73,7 @@ static void a_restart_after_any_step_changes_nothing(void **state)
 	bool seen[ROUND_PHASE_COUNT] = {false};
 	for (int every = 1; every <= 4; every++) {
 		setup(NULL);
-		uint64_t job = stage_start(&stage, "rounds: 3\nquorum: 3\n");
+		uint64_t job = stage_start(&stage, "rounds: 2\nquorum: 3\n");
 		for (int step = 1; stage_job(&stage, job).state == WIRE_JOB_RUNNING; step++) {
 			send_missing(job);
 			engine_pump(stage.engine);
@@ -91,7 +92,7 @@ static void run_with_bad_disk(size_t at, bool stays, const struct digest *expect
 {
 	struct bad_disk disk;
 	setup(NULL);
-	uint64_t job = stage_start(&stage, "rounds: 3\nquorum: 3\n");
+	uint64_t job = stage_start(&stage, "rounds: 2\nquorum: 3\n");
 	bad_disk_insert(&disk, at, stays);
 	for (int step = 0; stage_job(&stage, job).state == WIRE_JOB_RUNNING && step < 40; step++) {
 		send_missing(job);
@@ -128,6 +129,27 @@ static void a_dead_disk_changes_nothing(void **state)
 		run_with_bad_disk(at, true, &expected, &hit);
 }
 
+/* A sealed round waits for a disk as long as it takes, unless the job is stopped. */
+static void a_stop_does_not_wait_for_a_dead_disk(void **state)
+{
+	(void)state;
+	struct bad_disk disk;
+	uint64_t job = stage_start(&stage, "quorum: 3\n");
+	send_missing(job);
+	engine_pump(stage.engine);
+	bad_disk_insert(&disk, 0, true);
+	for (int step = 0; step < 20; step++) {
+		engine_pump(stage.engine);
+		stage_monotonic += 100000;
+	}
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_SEALED);
+	assert_ok(engine_job_stop(stage.engine, job));
+	engine_pump(stage.engine);
+	bad_disk_remove();
+	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_STOPPED);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_ABANDONED);
+}
+
 static void spoil(const char *statement)
 {
 	char path[PATH_SIZE];
@@ -160,7 +182,9 @@ static void check_spoilt(const char *statement, const char *reason)
 static void what_was_tampered_with_does_not_go_on(void **state)
 {
 	(void)state;
-	check_spoilt("UPDATE job SET config = CAST(replace(CAST(config AS TEXT), '\"quorum\":2', '\"quorum\":1') AS BLOB) WHERE id = 1", "hash");
+	check_spoilt("UPDATE job SET config = CAST(replace(CAST(config AS TEXT), '\"quorum\":2', '\"quorum\":1') AS "
+		     "BLOB) WHERE id = 1",
+		     "hash");
 	check_spoilt("UPDATE job SET config_hash = zeroblob(32) WHERE id = 1", "hash");
 	check_spoilt("UPDATE job SET manifest = CAST('{}' AS BLOB) WHERE id = 1", "manifest");
 	check_spoilt("UPDATE job SET source = randomblob(32) WHERE id = 1", "source model");
@@ -257,6 +281,7 @@ int main(void)
 		cmocka_unit_test(a_restart_after_any_step_changes_nothing),
 		cmocka_unit_test(a_bad_disk_changes_nothing),
 		cmocka_unit_test(a_dead_disk_changes_nothing),
+		cmocka_unit_test_setup_teardown(a_stop_does_not_wait_for_a_dead_disk, setup, teardown),
 		cmocka_unit_test(what_was_tampered_with_does_not_go_on),
 		cmocka_unit_test_setup_teardown(the_seal_decides, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_result_is_made_again, setup, teardown),

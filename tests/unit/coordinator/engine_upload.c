@@ -51,8 +51,9 @@ static void heads_are_judged(void **state)
 	bad[9].has_update = false;
 	bad[10].offset = 4;
 	bad[11].update.round = 0;
-	static const enum err expected[12] = {ERR_NOT_FOUND, ERR_STALE, ERR_STALE, ERR_SHAPE, ERR_SHAPE, ERR_SHAPE,
-					      ERR_LIMIT, ERR_LIMIT, ERR_NUMERIC, ERR_MALFORMED, ERR_MALFORMED, ERR_STALE};
+	static const enum err expected[12] = {ERR_NOT_FOUND, ERR_STALE,     ERR_STALE,     ERR_SHAPE,
+					      ERR_SHAPE,     ERR_SHAPE,     ERR_LIMIT,     ERR_LIMIT,
+					      ERR_NUMERIC,   ERR_MALFORMED, ERR_MALFORMED, ERR_STALE};
 	struct wire_receipt receipt;
 	struct upload *u;
 	for (size_t i = 0; i < 12; i++) {
@@ -60,7 +61,8 @@ static void heads_are_judged(void **state)
 		if (err != expected[i])
 			fail_msg("head %zu: %s (%s)", i, err_name(err), err_text());
 	}
-	assert_fails(engine_upload_begin(stage.engine, "stranger", &good, &u, &receipt), ERR_DENIED, "not in the cohort");
+	assert_fails(engine_upload_begin(stage.engine, "stranger", &good, &u, &receipt), ERR_DENIED,
+		     "not in the cohort");
 	assert_int_equal(spooled(""), 0);
 	assert_ok(stage_send(&stage, "a", &good, update, &receipt));
 	update_free(&update);
@@ -134,7 +136,8 @@ static void two_streams_of_one_plant_do_not_mix(void **state)
 	struct wire_head head = stage_head(&stage, job, 1, "a", update);
 	assert_ok(engine_upload_begin(stage.engine, "a", &head, &first, &receipt));
 	assert_ok(engine_upload_add(first, bytes_of(update.p, 10)));
-	assert_fails(engine_upload_begin(stage.engine, "a", &head, &second, &receipt), ERR_UNAVAILABLE, "has not ended");
+	assert_fails(engine_upload_begin(stage.engine, "a", &head, &second, &receipt), ERR_UNAVAILABLE,
+		     "has not ended");
 	stage_report(&stage, "b", job, 1);
 	engine_upload_abort(first);
 	assert_int_equal(spooled(".part"), 0);
@@ -168,7 +171,8 @@ static void a_stream_may_outlive_its_job(void **state)
 	(void)state;
 	struct wire_receipt receipt;
 	struct upload *a, *b, *c;
-	struct bytes update_a = stage_update(&stage, "a", 1), update_b = stage_update(&stage, "b", 1), update_c = stage_update(&stage, "c", 1);
+	struct bytes update_a = stage_update(&stage, "a", 1), update_b = stage_update(&stage, "b", 1),
+		     update_c = stage_update(&stage, "c", 1);
 	struct wire_head head = stage_head(&stage, job, 1, "a", update_a);
 	assert_ok(engine_upload_begin(stage.engine, "a", &head, &a, &receipt));
 	head = stage_head(&stage, job, 1, "b", update_b);

@@ -114,7 +114,8 @@ static inline void stage_drop(struct stage *s)
 /* `text`: YAML of what differs from a job of 2 rounds, quorum 2, 60 s, 2 failures. */
 static inline enum err stage_try_start(struct stage *s, const char *text, uint64_t *ret_job)
 {
-	static const char *const defaults[] = {"name: test", "rounds: 2", "quorum: 2", "deadline: 60s", "failures_max: 2", NULL};
+	static const char *const defaults[] = {"name: test",    "rounds: 2",       "quorum: 2",
+					       "deadline: 60s", "failures_max: 2", NULL};
 	struct yaml *yaml;
 	struct job_config config;
 	struct wire_start_job request = {.source = s->source};
@@ -176,12 +177,16 @@ static inline struct bytes stage_update(struct stage *s, const char *who, uint32
 	return update_of(s->manifest, s->model, (uint64_t)who[0] * 1000 + round);
 }
 
-static inline struct wire_head stage_head(struct stage *s, uint64_t job, uint32_t round, const char *who, struct bytes update)
+static inline struct wire_head stage_head(struct stage *s, uint64_t job, uint32_t round, const char *who,
+					  struct bytes update)
 {
 	struct round_row row = stage_round(s, job, round);
 	struct wire_head head = {.size = update.n, .digest = digest_of(update), .has_update = true};
-	head.update = (struct wire_update_head){
-		.job = job, .round = round, .base = row.base, .manifest = s->manifest->digest, .samples = 10 + (uint64_t)(who[0] - 'a')};
+	head.update = (struct wire_update_head){.job = job,
+						.round = round,
+						.base = row.base,
+						.manifest = s->manifest->digest,
+						.samples = 10 + (uint64_t)(who[0] - 'a')};
 	head.update.metrics.n = 1;
 	snprintf(head.update.metrics.v[0].name, sizeof head.update.metrics.v[0].name, "train_loss");
 	head.update.metrics.v[0].value = 0.25;
@@ -207,7 +212,8 @@ static inline enum err stage_send(struct stage *s, const char *who, const struct
 	return engine_upload_commit(u, ret_receipt);
 }
 
-static inline enum err stage_try_report(struct stage *s, const char *who, uint64_t job, uint32_t round, struct wire_receipt *ret_receipt)
+static inline enum err stage_try_report(struct stage *s, const char *who, uint64_t job, uint32_t round,
+					struct wire_receipt *ret_receipt)
 {
 	struct bytes update = stage_update(s, who, round);
 	struct wire_head head = stage_head(s, job, round, who, update);
@@ -232,6 +238,7 @@ struct stage_call {
 	enum err code;
 	char text[256];
 	struct wire_task task;          /* without its texts */
+	struct digest config, manifest; /* of the task's texts */
 	struct wire_watch_reply watch;
 	bool watches;
 };
@@ -249,6 +256,8 @@ static inline void stage_answer(void *arg, enum err code, struct bytes reply)
 		c->watch.job.config = (struct buf){0};
 	} else {
 		assert_ok(wire_task_unpack(reply, &c->task));
+		c->config = digest_of(buf_bytes(&c->task.config));
+		c->manifest = digest_of(buf_bytes(&c->task.manifest));
 		buf_deinit(&c->task.config);
 		buf_deinit(&c->task.manifest);
 	}

@@ -35,11 +35,11 @@ static void test_one_stream(void **state)
 	struct gate_pass a = pass_of("a", true), a2 = pass_of("a", true), b = pass_of("b", true),
 			 call = pass_of("a", false);
 	assert_int_equal(gate_enter(g, &a), ERR_OK);
-	assert_int_equal(gate_enter(g, &a2), ERR_LIMIT);
+	assert_int_equal(gate_enter(g, &a2), ERR_UNAVAILABLE);
 	assert_int_equal(gate_enter(g, &b), ERR_OK);
 	assert_int_equal(gate_enter(g, &call), ERR_OK);
 	gate_progress(g, &a);
-	assert_int_equal(gate_enter(g, &a2), ERR_LIMIT);
+	assert_int_equal(gate_enter(g, &a2), ERR_UNAVAILABLE);
 	/* When its data has passed, the next one may begin although the call has not quite ended. */
 	gate_stream_end(g, &a);
 	assert_int_equal(gate_enter(g, &a2), ERR_OK);

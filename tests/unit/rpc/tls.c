@@ -2,16 +2,7 @@
  * Who gets in: certificates, identities, roles, the roster; TLS versions and tickets; and what a client thinks of a
  * server.
  */
-/* OpenSSL has a type of this name too. */
-/* clang-format off: the order matters */
-#define ERR_STATE OPENSSL_ERR_STATE
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-#undef ERR_STATE
-/* clang-format on */
-
+#include "crypto/openssl.h"
 #include "rpc/fixture.h"
 
 #include <arpa/inet.h>
