@@ -1,12 +1,11 @@
 #include "coordinator/commands.h"
 
-#include "base/err.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* For as long as the program runs. */
+/* The latest result. */
 static char **kept, *kept_option;
 
 /* The value of `option` at argv[*at], in the same word or the next; NULL: another word. */
@@ -24,7 +23,8 @@ static const char *value_at(int argc, char **argv, const char *option, int *at)
 
 char **command_line(int argc, char **argv, const char *option, int *ret_argc)
 {
-	ENSURE(kept == NULL);
+	free(kept);
+	free(kept_option);
 	char **out = mem_array((size_t)argc + 2, sizeof *out);
 	char *joined = NULL;
 	int n = 0;

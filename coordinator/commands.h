@@ -16,7 +16,7 @@ extern const struct cli_command command_invite, command_revoke, command_plants, 
 /*
  * What the table of options cannot say, put into its form before it is read: an option with a value in front of the command becomes one word
  * ("--dir DIR" -> "--dir=DIR"), and an option that stands there several times becomes one ("--host a --host b" -> "--host=a,b").
- * Returns an argv for cli_main(); it lives as long as the program.
+ * Returns an argv for cli_main(); it lives until the next call.
  */
 char **command_line(int argc, char **argv, const char *option, int *ret_argc);
 

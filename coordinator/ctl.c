@@ -70,10 +70,7 @@ void ctl_close(struct ctl *c)
 
 enum err ctl_call(struct ctl *c, enum method_id method, const struct buf *request, struct buf *ret_reply)
 {
-	enum err err = rpc_client_call(c->client, method, buf_bytes(request), 0, ret_reply);
-	if (err == ERR_UNAVAILABLE)
-		return err_add(err, "coordinator %s", c->credential.address);
-	return err;
+	return rpc_client_call(c->client, method, buf_bytes(request), 0, ret_reply);
 }
 
 /* ---- asking ---- */

@@ -38,7 +38,9 @@ static enum err read_valid(const char *text, uint64_t *ret_ms)
 		err = config_read(valid_rows, yaml_root(yaml), &valid);
 	yaml_free(yaml);
 	free(line);
-	TRY(err);
+	if (err != ERR_OK)
+		return err_set(ERR_USAGE,
+			       "--valid: expected a time from 1m to 30d, such as 90m, 24h or 7d, not '%.40s'", text);
 	*ret_ms = (uint64_t)valid.ms;
 	return ERR_OK;
 }

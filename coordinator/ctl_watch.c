@@ -69,9 +69,9 @@ static enum err print_end(const struct watch *w, const struct wire_job *j)
 		printf("job %" PRIu64 " (%s) is done; model %s\n", j->job, j->name, digest_format(&j->model, model));
 	if (j->state == WIRE_JOB_DONE)
 		return ERR_OK;
-	return err_set(ERR_STATE, "job %" PRIu64 " (%s) has %s in round %" PRIu32 " of %" PRIu32, j->job, j->name,
-		       j->state == WIRE_JOB_FAILED ? "failed; the coordinator's log says why," : "been stopped",
-		       j->round, j->rounds);
+	return err_set(ERR_STATE, "job %" PRIu64 " (%s) %s in round %" PRIu32 "%s", j->job, j->name,
+		       j->state == WIRE_JOB_FAILED ? "failed" : "was stopped", j->round,
+		       j->state == WIRE_JOB_FAILED ? "; the coordinator's log says why" : "");
 }
 
 /* ---- following ---- */

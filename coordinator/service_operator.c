@@ -100,7 +100,10 @@ static enum err take_model(struct service *s, struct rpc_stream *in, const struc
 	file_close(f);
 	TRY(err);
 	TRY(check_model(temp));
-	return store_adopt(s->federation->store, temp, &head->digest, &ret_reply->digest, &ret_reply->size);
+	enum err adopted = store_adopt(s->federation->store, temp, &head->digest, &ret_reply->digest, &ret_reply->size);
+	/* Our disk may be at fault as well; the peer finds out when it tries again. */
+	return adopted == ERR_CORRUPT ? err_set(ERR_MALFORMED, "the model's SHA-256 is not the one that was announced")
+				      : adopted;
 }
 
 enum err service_publish(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply)

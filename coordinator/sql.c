@@ -7,6 +7,8 @@
  */
 #include "coordinator/sql.h"
 
+#include "base/file.h"
+
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdarg.h>
@@ -79,6 +81,9 @@ enum err sql_run(struct sql *s, const char *text)
 
 static enum err set_up(struct sql *s)
 {
+	/* SQLite would make it readable for all; what it makes beside it takes this mode over. */
+	if (!file_exists(s->path))
+		TRY(file_replace(s->path, bytes_of("", 0), 0600));
 	int rc = sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
 				 NULL);
 	if (rc != SQLITE_OK)

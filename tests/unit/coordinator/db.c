@@ -98,7 +98,7 @@ static void a_file_that_is_no_database_is_refused(void **state)
 	memset(text, 'x', 4096);
 	assert_ok(file_replace(path_join(name, dir, "other.db"), bytes_of(text, 4096), 0600));
 	assert_int_equal(db_open(name, &other), ERR_CORRUPT);
-	assert_int_equal(db_open(path_join(name, dir, "no/such/folder.db"), &other), ERR_IO);
+	assert_int_equal(db_open(path_join(name, dir, "no/such/folder.db"), &other), ERR_NOT_FOUND);
 	free(text);
 }
 

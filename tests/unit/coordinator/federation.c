@@ -57,6 +57,7 @@ static void everything_is_made(void **state)
 	assert_int_equal(mode_of("ca/key.pem"), 0600);
 	assert_int_equal(mode_of("coordinator/key.pem"), 0600);
 	assert_int_equal(mode_of("log/key.pem"), 0600);
+	assert_int_equal(mode_of("hansa.db"), 0600);
 	assert_ok(federation_open(settings_path, clock_wall_ms(), &f));
 	assert_string_equal(f.dir, dir);
 	assert_string_equal(f.settings.federation, "acme");
