@@ -11,6 +11,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 struct learn_args {
 	const char *config, *out, *source;
@@ -71,6 +73,29 @@ static enum err prepare_model(struct learn_run *r, const char *source)
 	size_t carried;
 	TRY(model_transfer(r->model, r->source, true, &carried));
 	r->head_is_new = carried == 0;
+	return ERR_OK;
+}
+
+/* What would be found out only after the training. */
+static enum err check_before(const struct learn_run *r, const char *out)
+{
+	const char *slash = strrchr(out, '/');
+	char *dir = slash == NULL  ? mem_str(".")
+		    : slash == out ? mem_str("/")
+				   : mem_printf("%.*s", (int)(slash - out), out);
+	bool writable = access(dir, W_OK | X_OK) == 0;
+	enum err err = writable ? ERR_OK : err_errno("--out %s: cannot write into the folder '%s'", out, dir);
+	free(dir);
+	TRY(err);
+	struct model *probe = model_dup(r->model);
+	err = model_freeze(probe, &r->config.train.freeze);
+	bool learns = false;
+	for (size_t i = 0; i < probe->n_params; i++)
+		learns = learns || (probe->params[i].kind == PARAM_WEIGHT && !probe->params[i].frozen);
+	model_free(probe);
+	TRY(err);
+	if (!learns)
+		return err_set(ERR_CONFIG, "train: freeze: every tensor is frozen, so there is nothing to train");
 	return ERR_OK;
 }
 
@@ -136,6 +161,8 @@ static enum err pretrain(const void *p, const char *const *words, size_t n_words
 	if (err == ERR_OK)
 		err = prepare_model(&r, NULL);
 	if (err == ERR_OK)
+		err = check_before(&r, args->out);
+	if (err == ERR_OK)
 		err = load_split(&r);
 	if (err == ERR_OK)
 		err = train_and_save(&r, args, "pretrain");
@@ -154,6 +181,8 @@ static enum err finetune(const void *p, const char *const *words, size_t n_words
 	enum err err = load_config(&r, args->config);
 	if (err == ERR_OK)
 		err = prepare_model(&r, args->source);
+	if (err == ERR_OK)
+		err = check_before(&r, args->out);
 	if (err == ERR_OK)
 		err = load_split(&r);
 	if (err == ERR_OK)

@@ -7,6 +7,6 @@
 #include "base/cli.h"
 
 extern const struct cli_command command_pretrain, command_finetune, command_evaluate, command_data_bearing,
-	command_model_show, command_enroll, command_join;
+	command_model_show, command_enroll, command_join, command_config;
 
 #endif

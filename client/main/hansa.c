@@ -11,8 +11,9 @@
 int main(int argc, char **argv)
 {
 	const struct cli_command commands[] = {
-		command_enroll,   command_join,       command_pretrain,     command_finetune,
-		command_evaluate, command_model_show, command_data_bearing, {0},
+		command_enroll,       command_join,     command_pretrain,
+		command_finetune,     command_evaluate, command_model_show,
+		command_data_bearing, command_config,   {0},
 	};
 	const struct cli_program program = {
 		.name = "hansa",

@@ -15,7 +15,7 @@
 static const char *const layout_names[] = {"records", "table", NULL};
 static enum err (*const layouts[])(const struct reader_config *, const struct model *,
 				   struct reader_split *) = {reader_records, reader_table};
-static const char *const normalize_names[] = {"none", "window", "train", NULL};
+static const char *const normalize_names[] = {"none", "window", "train", "auto", NULL};
 
 #define AT(field) offsetof(struct reader_config, field)
 const struct config_row reader_rows[] = {
@@ -43,8 +43,8 @@ const struct config_row reader_rows[] = {
 	{"columns", CONFIG_LIST, AT(columns), .max = CSV_COLUMNS_MAX,
 	 .help = "input columns; none: all but the target"},
 	{"target", CONFIG_STRING, AT(target), .help = "table: column of the class or value"},
-	{"normalize", CONFIG_ENUM, AT(normalize), .def = "window", .names = normalize_names,
-	 .help = "window: each on its own; train: by the training windows"},
+	{"normalize", CONFIG_ENUM, AT(normalize), .def = "auto", .names = normalize_names,
+	 .help = "window: each on its own; train: by the training windows; auto: window, train for a table"},
 	{"seed", CONFIG_INT, AT(seed), .def = "0", .min = 0, .max = 9007199254740992.0,
 	 .help = "which windows are labelled"},
 	{0},
@@ -180,6 +180,13 @@ static void normalize_by_train(struct reader_split *s)
 	}
 }
 
+static enum reader_normalize normalize_of(const struct reader_config *c)
+{
+	if (c->normalize != NORMALIZE_AUTO)
+		return (enum reader_normalize)c->normalize;
+	return layouts[c->layout] == reader_table ? NORMALIZE_TRAIN : NORMALIZE_WINDOW;
+}
+
 static enum err check_config(const struct reader_config *c)
 {
 	if (c->train > c->test_from)
@@ -189,7 +196,7 @@ static enum err check_config(const struct reader_config *c)
 	if (c->part >= c->parts)
 		return err_set(ERR_CONFIG, "data: part: %lld of parts: %lld; parts are counted from 0",
 			       (long long)c->part, (long long)c->parts);
-	if (c->normalize == NORMALIZE_TRAIN && c->train <= 0)
+	if (normalize_of(c) == NORMALIZE_TRAIN && c->train <= 0)
 		return err_set(ERR_CONFIG, "data: normalize: train needs a training part (train: 0)");
 	return ERR_OK;
 }
@@ -211,10 +218,10 @@ enum err reader_load(const struct reader_config *config, const struct model *m, 
 		reader_split_free(&s);
 		return e;
 	}
-	if (config->normalize == NORMALIZE_WINDOW)
+	if (normalize_of(config) == NORMALIZE_WINDOW)
 		for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
 			normalize_windows(*sets[i], s.n_channels);
-	else if (config->normalize == NORMALIZE_TRAIN)
+	else if (normalize_of(config) == NORMALIZE_TRAIN)
 		normalize_by_train(&s);
 	*ret_split = s;
 	return ERR_OK;

@@ -22,6 +22,7 @@ enum reader_normalize {
 	NORMALIZE_NONE,
 	NORMALIZE_WINDOW, /* each window and channel to mean 0, deviation 1; not for tables */
 	NORMALIZE_TRAIN,  /* each channel (column of a table) by mean and deviation of the training windows */
+	NORMALIZE_AUTO,   /* window for records, train for tables */
 };
 
 struct reader_config {

@@ -7,6 +7,7 @@
 #include "ml/reader_layout.h"
 
 #include "base/file.h"
+#include "base/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +67,15 @@ struct folder {
 	const struct model *m;
 	struct found *found; /* owned: per class */
 	size_t n;            /* found */
+	size_t n_unknown;    /* recordings of classes that the model does not know */
+	char *unknown;       /* owned: one of them, for the message */
 };
+
+static bool is_table_name(const char *path)
+{
+	size_t n = strlen(path);
+	return n > 4 && (strcmp(path + n - 4, ".csv") == 0 || strcmp(path + n - 4, ".tsv") == 0);
+}
 
 static enum err find(void *arg, const char *name)
 {
@@ -76,8 +85,11 @@ static enum err find(void *arg, const char *name)
 		if (n <= end || strcmp(name + n - end, record_types[i].extension) != 0)
 			continue;
 		int k = reader_class_find(f->m, name, n - end);
-		if (k < 0)
+		if (k < 0) {
+			if (f->n_unknown++ == 0)
+				f->unknown = mem_str(name);
 			return ERR_OK;
+		}
 		struct found *found = &f->found[k];
 		if (found->path != NULL)
 			return err_set(ERR_CONFIG, "%s: both %s and %s%s; one recording a class", f->path, name,
@@ -181,10 +193,17 @@ enum err reader_records(const struct reader_config *config, const struct model *
 {
 	struct window w;
 	bool *chosen;
+	uint64_t size;
+	if (is_table_name(config->path) && file_size(config->path, &size) == ERR_OK)
+		return err_set(ERR_CONFIG, "data: path: %s is a file; for a table say layout: table and target: COLUMN",
+			       config->path);
 	TRY(window_of(config, m, &w));
 	TRY(reader_classes(config, m, &chosen));
 	struct folder f = {.path = config->path, .m = m, .found = mem_array(m->classes.n, sizeof *f.found)};
 	enum err e = dir_each(config->path, find, &f);
+	if (e == ERR_OK && f.n > 0 && f.n_unknown > 0)
+		log_warn("data", "%s: %zu recordings left out, of classes that the model does not know (%s%s)",
+			 config->path, f.n_unknown, f.unknown, f.n_unknown > 1 ? ", ..." : "");
 	if (e == ERR_OK && f.n == 0)
 		e = err_set(ERR_NOT_FOUND, "%s: no recording of a class that the model knows (%s.npy, ...)",
 			    config->path, m->classes.v[0]);
@@ -199,6 +218,7 @@ enum err reader_records(const struct reader_config *config, const struct model *
 	for (size_t k = 0; k < m->classes.n; k++)
 		free(f.found[k].path);
 	free(f.found);
+	free(f.unknown);
 	free(chosen);
 	return e;
 }

@@ -38,8 +38,9 @@ static enum err open_table(const struct reader_config *config, const struct mode
 		return err_set(ERR_CONFIG, "target: %s has no column '%s'", config->path, config->target);
 	TRY(reader_columns(d->csv, &config->columns, d->target, &d->columns, &d->n_columns));
 	if (d->n_columns != width)
-		return err_set(ERR_SHAPE, "%s: %zu input columns, the model takes %zu values", config->path,
-			       d->n_columns, width);
+		return err_set(ERR_SHAPE,
+			       "%s: %zu input columns, the model takes %zu values; choose them with columns: [...]",
+			       config->path, d->n_columns, width);
 	if (d->csv->n_rows == 0)
 		return err_set(ERR_CONFIG, "%s: no rows", config->path);
 	if (m->classes.n == 0)

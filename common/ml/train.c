@@ -20,7 +20,7 @@ static const char *const schedule_names[] = {[TRAIN_CONSTANT] = "constant", [TRA
 
 #define FIELD(name) offsetof(struct train_config, name)
 const struct config_row train_rows[] = {
-	{"epochs", CONFIG_INT, FIELD(epochs), .def = "1", .min = 0, .max = 100000,
+	{"epochs", CONFIG_INT, FIELD(epochs), .def = "10", .min = 0, .max = 100000,
 	 .help = "passes over the training set"},
 	{"batch", CONFIG_INT, FIELD(batch), .def = "32", .min = 1, .max = 4096, .help = "samples of a step"},
 	{"optimizer", CONFIG_ENUM, FIELD(optim.kind), .def = "sgd", .names = optim_names, .help = "rule of a step"},

@@ -356,6 +356,9 @@ static void test_refused(void **state)
 	refused(dir, "", &m, ERR_NOT_FOUND, "no recording of a class that the model knows");
 	refused(path_join(path, dir, "absent"), "", &m, ERR_NOT_FOUND, "absent");
 	write_record(dir, "A.npy", 0, 100, 1);
+	refused(path_join(path, dir, "A.csv"), "", &m, ERR_NOT_FOUND, "A.csv");
+	temp_write(dir, "t.csv", "x,y\n1,2\n", 8);
+	refused(path_join(path, dir, "t.csv"), "", &m, ERR_CONFIG, "say layout: table");
 	refused(dir, "", &m, ERR_CONFIG, "A.npy: the test part has 30 samples, a window needs 50");
 	refused(dir, "train: 0.4\ntest_from: 0.5", &m, ERR_CONFIG, "the training part has 40 samples");
 	refused(dir, "window: 20", &m, ERR_CONFIG, "window: 20, but the model takes 50");

@@ -44,6 +44,10 @@ static void test_table(void **state)
 	assert_true(fabs((double)s.mean[0] - 861) < 1 && fabs((double)s.mean[1] - 139) < 1);
 	assert_int_equal(s.train->n, 210);
 	reader_split_free(&s);
+	/* A table is normalised so when nothing is said. */
+	load_ok(path, "layout: table\ntarget: kind\ncolumns: [v, u]\nnormalize: auto\nheldout: 0", &m, &s);
+	assert_true(fabs((double)s.mean[0] - 861) < 1);
+	reader_split_free(&s);
 	refused(path, "layout: table", &m, ERR_CONFIG, "needs target");
 	refused(path, "layout: table\ntarget: x", &m, ERR_CONFIG, "has no column 'x'");
 	refused(path, "layout: table\ntarget: kind\ncolumns: [u, kind]", &m, ERR_CONFIG, "'kind' is the target");

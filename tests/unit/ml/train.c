@@ -33,7 +33,7 @@ static void test_defaults(void **state)
 {
 	(void)state;
 	struct train_config c = config_of("");
-	assert_true(c.epochs == 1 && c.batch == 32 && c.optim.kind == OPTIM_SGD && c.optim.lr == 0.01 &&
+	assert_true(c.epochs == 10 && c.batch == 32 && c.optim.kind == OPTIM_SGD && c.optim.lr == 0.01 &&
 		    c.optim.momentum == 0.9);
 	assert_true(c.optim.head_lr == 1 && c.optim.weight_decay == 0 && c.optim.l2sp_alpha == 0 &&
 		    c.optim.prox_mu == 0);
