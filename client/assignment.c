@@ -59,6 +59,7 @@ static enum err open_all(struct assignment *a, const struct plant_config *plant,
 	TRY(job_check(&a->config));
 	TRY(load_source(a, source_path));
 	TRY(manifest_build(a->source, &a->config.train.freeze, &a->config.local, &a->manifest));
+	local_init(&a->local, plant->state, task->job, &task->source, a->manifest);
 	TRY(assignment_check(a, task));
 	TRY(reader_load(&plant->data, a->source, &a->split));
 	a->has_split = true;
@@ -72,7 +73,6 @@ enum err assignment_open(const struct plant_config *plant, const struct wire_tas
 	a->job = task->job;
 	a->started_ms = clock_monotonic_ms();
 	snprintf(a->name, sizeof a->name, "%s", task->job_name);
-	path_join(a->local_path, plant->state, "local.safetensors");
 	enum err err = open_all(a, plant, task, source_path);
 	if (err != ERR_OK) {
 		assignment_close(a);
@@ -85,33 +85,4 @@ enum err assignment_open(const struct plant_config *plant, const struct wire_tas
 		 a->split.train->n, a->split.heldout->n, a->manifest->n_travel, a->manifest->n_theta);
 	*ret_assignment = a;
 	return ERR_OK;
-}
-
-static bool has_local(const struct manifest *m)
-{
-	for (size_t i = 0; i < m->n_tensors; i++)
-		if (m->tensors[i].role == TENSOR_LOCAL)
-			return true;
-	return false;
-}
-
-enum err assignment_restore_local(const struct assignment *a, struct model *m)
-{
-	if (!has_local(a->manifest) || !file_exists(a->local_path))
-		return ERR_OK;
-	struct model *mine;
-	TRY(safetensors_load(a->local_path, &mine));
-	if (model_same(mine, m))
-		for (size_t i = 0; i < a->manifest->n_tensors; i++) {
-			const struct manifest_tensor *t = &a->manifest->tensors[i];
-			if (t->role == TENSOR_LOCAL)
-				memcpy(m->theta + t->offset, mine->theta + t->offset, t->n * sizeof(float));
-		}
-	model_free(mine);
-	return ERR_OK;
-}
-
-enum err assignment_keep_local(const struct assignment *a, const struct model *m)
-{
-	return has_local(a->manifest) ? safetensors_save(a->local_path, m, NULL) : ERR_OK;
 }

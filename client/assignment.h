@@ -5,6 +5,7 @@
 #define HANSA_CLIENT_ASSIGNMENT_H
 
 #include "client/inuse.h"
+#include "client/local.h"
 #include "client/plant.h"
 #include "rpc/wire.h"
 #include "update/job.h"
@@ -18,9 +19,9 @@ struct assignment {
 	struct manifest *manifest; /* derived here, not taken from the coordinator */
 	struct reader_split split;
 	struct inuse *inuse;
-	struct digest judged;  /* the last global model that was offered for use */
-	int64_t started_ms;    /* monotonic */
-	char local_path[1024]; /* STATE/local.safetensors: this plant's values of tensors with the role `local` */
+	struct digest judged; /* the last global model that was offered for use */
+	int64_t started_ms;   /* monotonic */
+	struct local local;
 	bool has_config, has_split;
 };
 
@@ -30,9 +31,5 @@ MUST_CHECK enum err assignment_open(const struct plant_config *plant, const stru
 				    const char *source_path, struct assignment **ret_assignment);
 void assignment_close(struct assignment *a);
 MUST_CHECK enum err assignment_check(const struct assignment *a, const struct wire_task *task);
-
-/* Put the plant's own local tensors into a model that came from the coordinator, and keep them after training. */
-MUST_CHECK enum err assignment_restore_local(const struct assignment *a, struct model *m);
-MUST_CHECK enum err assignment_keep_local(const struct assignment *a, const struct model *m);
 
 #endif

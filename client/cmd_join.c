@@ -31,6 +31,13 @@ static enum err take_part(const struct join_args *args, const struct plant_confi
 			 cred.address);
 	while (err == ERR_OK && !(args->once && ended))
 		err = participant_step(participant, &ended);
+	if (err == ERR_OK && args->once && ended && participant_missed(participant) != NULL)
+		err = err_set(ERR_STATE, "%s", participant_missed(participant));
+	if (err == ERR_CANCELLED && !args->once) {
+		/* Being stopped is how `join` ends. */
+		log_info("join", "stopped; a round that was not finished is taken up again at the next start");
+		err = ERR_OK;
+	}
 	participant_close(participant);
 	session_close(session);
 	rpc_shutdown();
@@ -54,7 +61,8 @@ static const struct cli_option options[] = {
 	{"config", 'c', CLI_STRING, offsetof(struct join_args, config), "FILE", "plant configuration (YAML)",
 	 .required = true},
 	{"once", 0, CLI_FLAG, offsetof(struct join_args, once), NULL,
-	 "end after one job instead of waiting for the next", .required = false},
+	 "end after one job instead of waiting for the next; fails if this plant took no part in it",
+	 .required = false},
 	{"json", 0, CLI_FLAG, offsetof(struct join_args, json), NULL, "print one line of JSON per round",
 	 .required = false},
 	{0},
@@ -70,8 +78,12 @@ const struct cli_command command_join = {
 		"one on this plant's own\n"
 		"held-out samples. Survives restarts of the coordinator, of this program, and lost connections. Ctrl-C "
 		"stops it; nothing is\n"
-		"lost. Only the metrics named in `share:` leave the plant, and the number of samples as the update's "
-		"weight.\n\n"
+		"lost. A job that this plant cannot take part in (its classes are other ones, its data is not there) "
+		"is "
+		"passed over with a warning;\n"
+		"start the program again when that is mended. Only the metrics named in `share:` leave the plant (and "
+		"with them whether a new model\n"
+		"was taken into use), and the number of samples as the update's weight.\n\n"
 		"Example:\n  hansa join --config plant.yaml\n",
 	.options = options,
 	.args_size = sizeof(struct join_args),

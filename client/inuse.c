@@ -20,16 +20,22 @@ struct inuse {
 	char *origin;
 };
 
-static void read_origin(struct inuse *u)
+/* A record of another model (this program or the machine died between the two files, or somebody put a model here) says
+ * nothing about the one that lies here. */
+static void read_origin(struct inuse *u, const struct digest *model)
 {
-	char path[PATH_SIZE];
+	char path[PATH_SIZE], theirs[DIGEST_TEXT_SIZE];
 	struct buf text;
 	struct json *v;
-	const char *origin;
+	const char *origin, *sha256;
+	free(u->origin);
+	u->origin = mem_str(INUSE_UNKNOWN);
+	digest_format(model, theirs);
 	if (file_read(path_join(path, u->dir, "model.json"), RECORD_MAX, &text) != ERR_OK)
 		return;
 	if (json_parse(buf_bytes(&text), &v) == ERR_OK) {
-		if (json_get_str(json_get(v, "origin"), &origin)) {
+		if (json_get_str(json_get(v, "sha256"), &sha256) && strcmp(sha256, theirs) == 0 &&
+		    json_get_str(json_get(v, "origin"), &origin)) {
 			free(u->origin);
 			u->origin = mem_str(origin);
 		}
@@ -49,11 +55,14 @@ enum err inuse_open(const char *state_dir, const struct model *like, const struc
 	path_join(path, state_dir, "model.safetensors");
 	if (file_exists(path)) {
 		struct model *m = NULL;
+		struct digest digest;
 		enum err err = safetensors_load(path, &m);
+		if (err == ERR_OK)
+			err = digest_file(path, &digest, NULL);
 		if (err == ERR_OK && model_same(m, like)) {
 			err = evaluate(m, heldout, &u->score);
 			u->exists = true;
-			read_origin(u);
+			read_origin(u, &digest);
 		} else if (err == ERR_OK) {
 			u->foreign = true;
 		}
@@ -112,11 +121,12 @@ enum err inuse_offer(struct inuse *u, struct model *candidate, const char *origi
 			 "the model in use was for other classes or of another shape; it is kept as "
 			 "%s/model.previous.safetensors",
 			 u->dir);
-		TRY(file_rename(path, path_join(previous, u->dir, "model.previous.safetensors")));
-		u->foreign = false;
+		/* A copy: at no moment is there no model in use. */
+		TRY(file_copy(path, path_join(previous, u->dir, "model.previous.safetensors"), 0600));
 	}
 	struct digest digest;
 	TRY(safetensors_save(path, candidate, NULL));
+	u->foreign = false;
 	TRY(digest_file(path, &digest, NULL));
 	TRY(write_record(u, origin, &score, &digest));
 	free(u->origin);

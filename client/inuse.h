@@ -25,7 +25,9 @@ void inuse_close(struct inuse *u);
  */
 MUST_CHECK enum err inuse_offer(struct inuse *u, struct model *candidate, const char *origin, bool *ret_taken,
 				struct metrics *ret_score);
-const char *inuse_origin(const struct inuse *u);          /* "" when there is none */
+#define INUSE_UNKNOWN "not recorded"
+const char *
+inuse_origin(const struct inuse *u); /* "" when there is none; INUSE_UNKNOWN when model.json is of another model */
 const struct metrics *inuse_score(const struct inuse *u); /* held-out; n == 0 when there is none */
 
 #endif

@@ -1,24 +1,33 @@
 /*
- * Every step is repeatable: training is a function of (job, round, base, data), so a plant that dies anywhere in a
- * round starts the round again and sends the same update, which the coordinator recognises by its digest. Only the end
- * of a job is remembered (progress.json), after the final model has been judged.
+ * Every step is repeatable: training is a function of (job, round, base, data, what this plant's local tensors were
+ * after an earlier round), so a plant that dies anywhere in a round starts the round again and sends the same update,
+ * which the coordinator recognises by its digest. Only the end of a job is remembered (progress.json), after the final
+ * model has been judged.
+ *
+ * What goes wrong in a job is that job's affair: the plant says so once, passes over the round (or the whole job, when
+ * it cannot even be opened) and goes on. Only what concerns the plant as a whole ends the program: the user, its own
+ * disk, and the coordinator's word, when it is asked for a task, that this plant is not one of its plants.
  */
 #include "client/participant.h"
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/table.h"
 #include "client/assignment.h"
 #include "client/learn.h"
+#include "client/parts.h"
+#include "client/progress.h"
 #include "client/received.h"
 #include "client/report.h"
+#include "client/share.h"
 #include "update/update.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RECORD_MAX = 64 << 10 };
+enum { NAP_MS = 2000 };
 
 struct participant {
 	const struct plant_config *config;
@@ -26,56 +35,16 @@ struct participant {
 	char name[IDENTITY_PART_SIZE];
 	bool json;
 	char received[PATH_SIZE];
-	uint64_t finished_job;
-	uint64_t sent_before, received_before; /* bytes by earlier runs, from progress.json */
-	struct assignment *job;                /* NULL: none yet */
+	struct progress progress;
+	struct parts parts;
+	char missed[WIRE_NAME_SIZE + PART_WHY_SIZE + 80]; /* see participant_missed() */
+	struct assignment *job;                           /* NULL: none yet */
 };
 
-/* ---- what outlives a restart ---- */
-
-static void read_progress(struct participant *p)
+/* An ERR_IO is always of this end's disk: the session keeps the coordinator's to itself. */
+static bool is_final(enum err err)
 {
-	char path[PATH_SIZE];
-	struct buf text;
-	struct json *v;
-	int64_t value;
-	if (file_read(path_join(path, p->config->state, "progress.json"), RECORD_MAX, &text) != ERR_OK)
-		return;
-	if (json_parse(buf_bytes(&text), &v) == ERR_OK) {
-		if (json_get_int(json_get(v, "finished_job"), &value) && value > 0)
-			p->finished_job = (uint64_t)value;
-		if (json_get_int(json_get(v, "bytes_up"), &value) && value > 0)
-			p->sent_before = (uint64_t)value;
-		if (json_get_int(json_get(v, "bytes_down"), &value) && value > 0)
-			p->received_before = (uint64_t)value;
-		json_free(v);
-	} else {
-		log_warn("join", "%s: not readable (%s); starting a new one", path, err_text());
-	}
-	buf_deinit(&text);
-}
-
-/* `last` (may be NULL) is what happened last; taken. */
-static enum err write_progress(struct participant *p, struct json *last)
-{
-	char path[PATH_SIZE];
-	uint64_t sent, received;
-	struct buf out;
-	session_get_bytes(p->session, &sent, &received);
-	struct json *v = json_map();
-	json_put(v, "plant", json_str(p->name));
-	json_put(v, "finished_job", json_int((int64_t)p->finished_job));
-	json_put(v, "bytes_up", json_int((int64_t)(p->sent_before + sent)));
-	json_put(v, "bytes_down", json_int((int64_t)(p->received_before + received)));
-	if (last != NULL)
-		json_put(v, "last", last);
-	buf_init(&out, RECORD_MAX);
-	enum err err = json_write_pretty(v, &out);
-	if (err == ERR_OK)
-		err = file_replace(path_join(path, p->config->state, "progress.json"), buf_bytes(&out), 0600);
-	buf_deinit(&out);
-	json_free(v);
-	return err;
+	return err == ERR_IO || err == ERR_CANCELLED;
 }
 
 /* ---- judging models ---- */
@@ -120,33 +89,14 @@ static enum err judge_global(struct participant *p, const struct wire_task *task
 	return send_report(p, task, &task->base, &score, taken);
 }
 
-static void add_metric(const struct participant *p, struct wire_metrics *out, const char *name, const char *prefix,
-		       double value)
-{
-	if (!plant_shares(p->config, name) || !(value - value == 0) || out->n == WIRE_METRICS_MAX)
-		return;
-	struct wire_metric *m = &out->v[out->n++];
-	snprintf(m->name, sizeof m->name, "%s%s", prefix, name);
-	m->value = value;
-}
-
-static void add_metrics(const struct participant *p, struct wire_metrics *out, const char *prefix,
-			const struct metrics *m)
-{
-	if (m->n == 0)
-		return;
-	add_metric(p, out, "loss", prefix, m->loss);
-	add_metric(p, out, "accuracy", prefix, m->accuracy);
-	add_metric(p, out, "macro_f1", prefix, m->macro_f1);
-	add_metric(p, out, "rmse", prefix, m->rmse);
-}
-
 static enum err send_report(struct participant *p, const struct wire_task *task, const struct digest *model,
 			    const struct metrics *score, bool taken)
 {
 	struct wire_report report = {.job = task->job, .round = task->round, .model = *model, .taken = taken};
 	struct buf packed, reply = {0};
-	add_metrics(p, &report.metrics, "heldout_", score);
+	share_metrics(p->config, &report.metrics, "heldout_", score);
+	if (report.metrics.n == 0) /* whether it was taken is a word about the data, too */
+		return ERR_OK;
 	buf_init(&packed, 64 << 10);
 	enum err err = wire_report_pack(&report, &packed);
 	if (err == ERR_OK)
@@ -178,7 +128,7 @@ static enum err send_update(struct participant *p, const struct wire_task *task,
 			   .manifest = j->manifest->digest,
 			   .samples = result->samples},
 	};
-	add_metric(p, &head.update.metrics, "loss", "train_", result->loss);
+	share_metric(p->config, &head.update.metrics, "train_", "loss", result->loss);
 	struct buf reply = {0};
 	struct wire_receipt receipt = {0};
 	enum err err = session_upload(p->session, METHOD_UPLOAD_UPDATE, &head, content, &reply);
@@ -186,11 +136,13 @@ static enum err send_update(struct participant *p, const struct wire_task *task,
 		err = wire_receipt_unpack(buf_bytes(&reply), &receipt);
 	if (err == ERR_OK &&
 	    (receipt.job != task->job || receipt.round != task->round || !digest_equal(&receipt.digest, &head.digest)))
-		err = err_set(ERR_UNAUTHENTIC, "the receipt is for another update");
-	if (err == ERR_OK)
+		err = err_set(ERR_MALFORMED, "the coordinator acknowledges another update than was sent");
+	if (err == ERR_OK) {
+		parts_sent(&p->parts, task->job);
 		log_info("join", "%s: round %" PRIu32 "/%" PRIu32 ": sent %zu bytes, norm %.4g, training loss %.4f%s",
 			 j->name, task->round, task->rounds, content.n, norm, result->loss,
 			 receipt.repeated ? " (had been accepted before)" : "");
+	}
 	buf_deinit(&reply);
 	free(update);
 	return err;
@@ -214,12 +166,29 @@ static void print_round(const struct participant *p, const struct wire_task *tas
 	json_free(v);
 }
 
+struct round_progress {
+	char label[WIRE_NAME_SIZE + 40];
+	int64_t until_ms; /* monotonic; 0: no end */
+};
+
+/* Nobody waits for an update of a round that has closed. */
+static enum err round_progress(void *arg, const struct train_progress *t)
+{
+	struct round_progress *r = arg;
+	TRY(learn_progress(r->label, t));
+	if (r->until_ms == 0 || t->epoch == t->epochs || clock_monotonic_ms() < r->until_ms)
+		return ERR_OK;
+	progress("%s", "");
+	return err_set(ERR_STALE, "its deadline passed in epoch %zu of %zu", t->epoch, t->epochs);
+}
+
 static enum err train_locally(struct participant *p, const struct wire_task *task, struct model *local,
-			      const float *base, struct train_result *ret_result)
+			      const float *base, int64_t until_ms, struct train_result *ret_result)
 {
 	struct assignment *j = p->job;
-	char label[WIRE_NAME_SIZE + 40];
-	snprintf(label, sizeof label, "%s round %" PRIu32 "/%" PRIu32, j->name, task->round, task->rounds);
+	struct round_progress progress = {.until_ms = until_ms};
+	snprintf(progress.label, sizeof progress.label, "%s round %" PRIu32 "/%" PRIu32, j->name, task->round,
+		 task->rounds);
 	struct train_job job = {
 		.model = local,
 		.train = j->split.train,
@@ -228,49 +197,83 @@ static enum err train_locally(struct participant *p, const struct wire_task *tas
 		.head_is_new = j->head_is_new,
 		.base = base,
 		.seed = job_plant_seed(&j->config, task->round, p->name),
-		.progress = learn_progress,
-		.progress_arg = label,
+		.progress = round_progress,
+		.progress_arg = &progress,
 	};
 	TRY(train_run(&job, ret_result));
-	return assignment_keep_local(j, local);
+	return local_keep(&j->local, task->round, local);
 }
 
-static enum err take_round(struct participant *p, const struct wire_task *task)
+static enum err take_round(struct participant *p, const struct wire_task *task, int64_t until_ms)
 {
 	struct model *base = NULL, *local = NULL;
+	struct assignment *j = p->job;
 	struct train_result result;
 	int64_t start = clock_monotonic_ms();
-	TRY(ensure_job(p, task));
 	enum err err = received_get(p->received, p->session, &task->base, task->base_size, &base);
 	if (err == ERR_OK)
-		err = manifest_check_model(p->job->manifest, base);
+		err = manifest_check_model(j->manifest, base);
 	if (err == ERR_OK)
-		err = assignment_restore_local(p->job, base);
+		err = local_restore(&j->local, task->round, j->manifest, base);
 	if (err == ERR_OK)
 		err = judge_global(p, task, base, task->round - 1);
 	if (err == ERR_OK) {
 		local = model_dup(base);
-		err = train_locally(p, task, local, base->theta, &result);
+		err = train_locally(p, task, local, base->theta, until_ms, &result);
 	}
 	if (err == ERR_OK)
 		err = send_update(p, task, base, local, &result);
 	if (err == ERR_OK)
+		err = local_trim(&j->local, task->round);
+	if (err == ERR_OK)
 		err = received_keep(p->received, &task->source, &task->base);
 	if (err == ERR_OK)
-		err = write_progress(p, NULL);
+		err = progress_write(&p->progress, p->name, p->session, NULL);
 	if (err == ERR_OK)
 		print_round(p, task, &result, (double)(clock_monotonic_ms() - start) / 1000);
 	model_free(base);
 	model_free(local);
-	if (err == ERR_STALE) {
-		log_warn("join", "%s: round %" PRIu32 " closed before our update arrived", task->job_name, task->round);
-		err = ERR_OK;
-	} else if (err == ERR_DUPLICATE) {
+	return err;
+}
+
+/* Say once what is in the way; the coordinator is asked not to give this again. */
+static void pass_over(struct participant *p, const struct wire_task *task, uint32_t round)
+{
+	if (round == 0)
+		log_warn("join",
+			 "%s: this plant takes no part in the job: %s. Mend that (data: in the plant's configuration, "
+			 "or the job) and start this program again; until then it goes on with other jobs",
+			 task->job_name, err_text());
+	else
+		log_warn("join", "%s: round %" PRIu32 " is passed over: %s", task->job_name, round, err_text());
+	parts_pass(&p->parts, task->job, round, err_text());
+}
+
+static enum err train_task(struct participant *p, const struct wire_task *task)
+{
+	int64_t until_ms = task->deadline_in_ms == 0 || task->deadline_in_ms > INT32_MAX
+				   ? 0
+				   : clock_monotonic_ms() + (int64_t)task->deadline_in_ms;
+	if (parts_passed(&p->parts, task->job, task->round)) {
+		/* A coordinator that does not know what it was asked, or another job was passed over since. */
+		parts_again(&p->parts, task->job);
+		return session_nap(NAP_MS);
+	}
+	enum err err = ensure_job(p, task);
+	bool opened = err == ERR_OK;
+	if (opened)
+		err = take_round(p, task, until_ms);
+	if (err == ERR_OK || is_final(err))
+		return err;
+	if (opened && err == ERR_STALE)
+		log_warn("join", "%s: round %" PRIu32 " closed without our update: %s", task->job_name, task->round,
+			 err_text());
+	else if (opened && err == ERR_DUPLICATE)
 		/* This plant's data or library changed between two tries of the same round: the first update counts. */
 		log_warn("join", "%s: round %" PRIu32 ": %s", task->job_name, task->round, err_text());
-		err = ERR_OK;
-	}
-	return err;
+	else
+		pass_over(p, task, opened ? task->round : 0);
+	return ERR_OK;
 }
 
 /* ---- the end of a job ---- */
@@ -309,55 +312,81 @@ static enum err personalise(struct participant *p, const struct wire_task *task,
 	return err;
 }
 
-static enum err write_end(struct participant *p, const struct wire_task *task)
+static enum err write_end(struct participant *p, const struct wire_task *task, const struct assignment *j)
 {
-	const struct assignment *j = p->job;
 	char text[DIGEST_TEXT_SIZE];
 	struct json *last = json_map();
 	json_put(last, "event", json_str("finished"));
-	json_put(last, "job", json_str(j->name));
+	json_put(last, "job", json_str(task->job_name));
 	json_put(last, "state", json_str(wire_job_state_name(task->job_state)));
 	json_put(last, "rounds", json_int(task->round));
 	json_put(last, "model_sha256", json_str(digest_format(&task->base, text)));
-	json_put(last, "heldout", report_metrics(inuse_score(j->inuse)));
-	json_put(last, "in_use", json_str(inuse_origin(j->inuse)));
-	json_put(last, "seconds", json_num((double)(clock_monotonic_ms() - j->started_ms) / 1000));
+	if (j != NULL) {
+		json_put(last, "heldout", report_metrics(inuse_score(j->inuse)));
+		json_put(last, "in_use", json_str(inuse_origin(j->inuse)));
+		json_put(last, "seconds", json_num((double)(clock_monotonic_ms() - j->started_ms) / 1000));
+	}
+	if (p->missed[0] != '\0')
+		json_put(last, "missed", json_str(p->missed));
 	if (p->json)
 		report_print(last);
-	return write_progress(p, last);
+	return progress_write(&p->progress, p->name, p->session, last);
 }
 
-static enum err finish_job(struct participant *p, const struct wire_task *task)
+static enum err judge_end(struct participant *p, const struct wire_task *task)
 {
 	struct model *global = NULL;
-	TRY(ensure_job(p, task));
+	struct assignment *j = p->job;
 	enum err err = received_get(p->received, p->session, &task->base, task->base_size, &global);
 	if (err == ERR_OK)
-		err = manifest_check_model(p->job->manifest, global);
+		err = manifest_check_model(j->manifest, global);
 	if (err == ERR_OK)
-		err = assignment_restore_local(p->job, global);
+		err = local_restore(&j->local, task->round + 1, j->manifest, global);
 	if (err == ERR_OK)
 		err = judge_global(p, task, global, task->round);
 	if (err == ERR_OK)
 		err = personalise(p, task, global);
-	if (err == ERR_OK) {
-		p->finished_job = task->job;
-		err = write_end(p, task);
+	model_free(global);
+	return err;
+}
+
+static enum err finish_job(struct participant *p, const struct wire_task *task)
+{
+	const char *why = NULL;
+	enum err err = ensure_job(p, task);
+	if (err == ERR_OK)
+		err = judge_end(p, task);
+	if (is_final(err))
+		return err;
+	if (err != ERR_OK) {
+		log_warn("join", "%s: %s after round %" PRIu32 "; its last model is not looked at: %s", task->job_name,
+			 wire_job_state_name(task->job_state), task->round, err_text());
+		why = err_text();
 	}
+	if (parts_missed(&p->parts, task->job) != NULL)
+		why = parts_missed(&p->parts, task->job);
+	p->missed[0] = '\0';
+	if (why != NULL)
+		snprintf(p->missed, sizeof p->missed, "this plant took no part in job %s: %.*s", task->job_name,
+			 (int)PART_WHY_SIZE, why);
+	p->progress.finished_job = task->job;
+	TRY(write_end(p, task, err == ERR_OK ? p->job : NULL));
 	if (err == ERR_OK)
 		log_info("join", "%s: %s after round %" PRIu32 "; in use: %s", task->job_name,
 			 wire_job_state_name(task->job_state), task->round, inuse_origin(p->job->inuse));
-	model_free(global);
-	return err;
+	parts_end(&p->parts, task->job);
+	return local_end(p->config->state, task->job);
 }
 
 /* ---- the loop ---- */
 
 static enum err next_task(struct participant *p, struct wire_task *ret_task)
 {
-	struct wire_task_request request = {.finished_job = p->finished_job, .software = "hansa " HANSA_VERSION};
+	struct wire_task_request request = {.finished_job = p->progress.finished_job,
+					    .software = "hansa " HANSA_VERSION};
 	struct buf packed, reply = {0};
 	buf_init(&packed, 1024);
+	parts_last(&p->parts, &request.skip_job, &request.skip_round);
 	enum err err = wire_task_request_pack(&request, &packed);
 	if (err == ERR_OK)
 		err = session_call(p->session, METHOD_NEXT_TASK, buf_bytes(&packed), &reply);
@@ -383,7 +412,7 @@ enum err participant_open(const struct plant_config *config, struct session *ses
 		free(p);
 		return err;
 	}
-	read_progress(p);
+	progress_read(&p->progress, config->state);
 	*ret_participant = p;
 	return ERR_OK;
 }
@@ -396,18 +425,27 @@ void participant_close(struct participant *p)
 	free(p);
 }
 
+const char *participant_missed(const struct participant *p)
+{
+	return p->missed[0] != '\0' ? p->missed : NULL;
+}
+
 enum err participant_step(struct participant *p, bool *ret_job_ended)
 {
 	struct wire_task task = {0};
 	enum err err = next_task(p, &task);
 	bool ended = false;
 	if (err == ERR_OK && task.kind == WIRE_TASK_TRAIN) {
-		err = take_round(p, &task);
+		err = train_task(p, &task);
 	} else if (err == ERR_OK && task.kind == WIRE_TASK_FINISHED) {
 		err = finish_job(p, &task);
 		ended = true;
 	} else if (err == ERR_OK) {
-		clock_sleep_ms(task.wait_ms < 60000 ? task.wait_ms : 60000);
+		err = session_nap(task.wait_ms < 60000 ? task.wait_ms : 60000);
+	} else if (!is_final(err) && err != ERR_UNAUTHENTIC && err != ERR_DENIED) {
+		/* The coordinator says something that this program does not understand; it may be mended there. */
+		log_warn("join", "asking for a task: %s; asking again in %d s", err_text(), NAP_MS / 1000);
+		err = session_nap(NAP_MS);
 	}
 	wire_task_free(&task);
 	TRY(err);

@@ -6,6 +6,7 @@
  *	model.safetensors, model.json   the model in use
  *	global.safetensors              the last aggregated model
  *	received/SHA256.safetensors     models by content; only those of the present job are kept
+ *	local/...                       tensors that stay here (client/local.h)
  *	progress.json                   last finished job, bytes, rounds: for people and programs
  */
 #ifndef HANSA_CLIENT_PARTICIPANT_H
@@ -20,7 +21,13 @@ MUST_CHECK enum err participant_open(const struct plant_config *config, struct s
 				     bool json, struct participant **ret_participant);
 void participant_close(struct participant *p);
 
-/* One task: wait for it and do it. *ret_job_ended: it was the end of a job. ERR_CANCELLED when the user stops. */
+/*
+ * One task: wait for it and do it. *ret_job_ended: it was the end of a job. What goes wrong in one job is logged and
+ * passed over. Errors end the program: ERR_CANCELLED (the user stops), ERR_IO (the state folder), ERR_UNAUTHENTIC and
+ * ERR_DENIED (the coordinator is not ours, or this plant not one of its own, any more).
+ */
 MUST_CHECK enum err participant_step(struct participant *p, bool *ret_job_ended);
+/* Why this plant took no part in the job that ended last; NULL: it did. Borrowed until the next step. */
+const char *participant_missed(const struct participant *p);
 
 #endif

@@ -15,7 +15,8 @@ const struct config_row plant_rows[] = {
 	{"model", CONFIG_STRING, offsetof(struct plant_config, model),
 	 .help = "model description; needed to pretrain or train from scratch"},
 	{"share", CONFIG_LIST, offsetof(struct plant_config, share), .def = "[loss, accuracy]",
-	 .help = "metrics that may leave the plant: loss, accuracy, macro_f1, rmse; [] for none"},
+	 .help = "metrics that may leave the plant: loss, accuracy, macro_f1, rmse; with any of them also "
+		 "whether a new model was taken into use; [] for nothing at all"},
 	{"seed", CONFIG_INT, offsetof(struct plant_config, seed), .def = "1", .min = 0, .max = 9007199254740992.0,
 	 .help = "seed of pretrain and finetune"},
 	{"data", CONFIG_SECTION, offsetof(struct plant_config, data), .rows = reader_rows, .required = true,

@@ -5,7 +5,7 @@
  *	identity: identity            # made by `hansa enroll`
  *	state: state                  # the model in use, received models, what was sent
  *	data: {path: /data/press4, labels: 5}
- *	share: [loss, accuracy]       # metrics that may leave the plant; [] for none
+ *	share: [loss, accuracy]       # metrics that may leave the plant, and with them whether a new model was taken into use; [] for none
  *	model: model.yaml             # pretrain, and finetune for other classes than the source's
  *	train: {epochs: 20, lr: 0.01} # pretrain and finetune; in `join` the job decides
  */

@@ -49,21 +49,32 @@ void session_close(struct session *s)
 	free(s);
 }
 
+/* Trouble of the coordinator's own (its disk is full, ...): somebody will mend it there, nothing is wrong here. */
+static bool is_remote_trouble(enum err err)
+{
+	return err == ERR_IO || err == ERR_CRYPTO || err == ERR_INTERNAL;
+}
+
+enum err session_nap(int64_t ms)
+{
+	for (int64_t slept = 0; slept < ms; slept += NAP_MS) {
+		clock_sleep_ms(ms - slept < NAP_MS ? ms - slept : NAP_MS);
+		if (signals_stop_asked())
+			return err_set(ERR_CANCELLED, "stopped");
+	}
+	return ERR_OK;
+}
+
 /* Wait, or give up: ERR_OK means try once more. The client makes one fresh attempt to connect per call. */
 static enum err recover(struct session *s, enum err err)
 {
 	if (signals_stop_asked())
 		return err_set(ERR_CANCELLED, "stopped");
-	if (!err_is_transient(err))
+	if (!err_is_transient(err) && !is_remote_trouble(err))
 		return err;
 	int64_t wait_ms = backoff_next(&s->backoff, &s->rng);
 	log_warn("join", "%s: %s; trying again in %.1f s", s->cred->address, err_text(), (double)wait_ms / 1000);
-	for (int64_t slept = 0; slept < wait_ms; slept += NAP_MS) {
-		clock_sleep_ms(wait_ms - slept < NAP_MS ? wait_ms - slept : NAP_MS);
-		if (signals_stop_asked())
-			return err_set(ERR_CANCELLED, "stopped");
-	}
-	return ERR_OK;
+	return session_nap(wait_ms);
 }
 
 enum err session_call(struct session *s, enum method_id method, struct bytes request, struct buf *ret_reply)
@@ -107,8 +118,18 @@ enum err session_upload(struct session *s, enum method_id method, const struct w
 	}
 }
 
+/* This end's own disk: whatever it says, trying again or asking another question does not help. */
+static enum err disk(bool *failed, enum err err)
+{
+	if (err == ERR_OK)
+		return ERR_OK;
+	*failed = true;
+	return err_set(ERR_IO, "%s", err_text());
+}
+
 struct fetch_sink {
 	struct file *file;
+	bool disk_failed;
 	struct digester *digester;
 	uint64_t size;
 	const struct digest *digest;
@@ -128,10 +149,11 @@ static enum err fetch_data(void *arg, struct bytes piece)
 	if (file_offset(sink->file) + piece.n > sink->size)
 		return err_set(ERR_CORRUPT, "the coordinator sends more than it said");
 	digest_add(sink->digester, piece.p, piece.n);
-	return file_write(sink->file, piece.p, piece.n);
+	return disk(&sink->disk_failed, file_write(sink->file, piece.p, piece.n));
 }
 
-static enum err fetch_once(struct session *s, const struct digest *digest, uint64_t size, const char *temp)
+static enum err fetch_once(struct session *s, const struct digest *digest, uint64_t size, const char *temp,
+			   bool *ret_disk_failed)
 {
 	struct wire_fetch_request request = {.digest = *digest};
 	struct fetch_sink state = {.size = size, .digest = digest};
@@ -139,7 +161,7 @@ static enum err fetch_once(struct session *s, const struct digest *digest, uint6
 	struct buf packed;
 	buf_init(&packed, 256);
 	state.digester = digest_begin();
-	enum err err = file_create(temp, 0600, &state.file);
+	enum err err = disk(&state.disk_failed, file_create(temp, 0600, &state.file));
 	if (err == ERR_OK)
 		err = wire_fetch_request_pack(&request, &packed);
 	if (err == ERR_OK)
@@ -151,20 +173,22 @@ static enum err fetch_once(struct session *s, const struct digest *digest, uint6
 			err = err_set(ERR_CORRUPT, "a received model does not have the digest it was announced with");
 	}
 	if (err == ERR_OK)
-		err = file_sync(state.file);
+		err = disk(&state.disk_failed, file_sync(state.file));
 	digest_free(state.digester);
 	file_close(state.file);
 	buf_deinit(&packed);
+	*ret_disk_failed = state.disk_failed;
 	return err;
 }
 
 enum err session_fetch(struct session *s, const struct digest *digest, uint64_t size, const char *path)
 {
 	char *temp = mem_printf("%s.part", path);
+	bool disk_failed = false;
 	enum err err;
 	for (;;) {
-		err = fetch_once(s, digest, size, temp);
-		if (err == ERR_OK)
+		err = fetch_once(s, digest, size, temp, &disk_failed);
+		if (err == ERR_OK || disk_failed)
 			break;
 		err = recover(s, err);
 		if (err != ERR_OK)
@@ -172,7 +196,7 @@ enum err session_fetch(struct session *s, const struct digest *digest, uint64_t 
 	}
 	if (err == ERR_OK) {
 		backoff_reset(&s->backoff);
-		err = file_rename(temp, path);
+		err = disk(&disk_failed, file_rename(temp, path));
 	}
 	free(temp);
 	return err;

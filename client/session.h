@@ -1,6 +1,9 @@
 /*
  * A plant's lasting connection to the coordinator: calls that are repeated with back-off and jitter until they succeed,
  * the answer is final, or the user stops. thread: one at a time.
+ *
+ * Repeated are network trouble and trouble of the coordinator's own (io, crypto, internal: its disk may be full). So an
+ * ERR_IO that comes out of here is this end's own disk.
  */
 #ifndef HANSA_CLIENT_SESSION_H
 #define HANSA_CLIENT_SESSION_H
@@ -13,14 +16,16 @@ struct session;
 MUST_CHECK enum err session_open(const struct credential *cred, struct session **ret_session);
 void session_close(struct session *s);
 
-/* Repeats while err_is_transient(); ERR_CANCELLED when the user stops. */
+/* ERR_CANCELLED when the user stops. */
 MUST_CHECK enum err session_call(struct session *s, enum method_id method, struct bytes request, struct buf *ret_reply);
 /* Upload `content` under `head`, and again from the start after a cut. */
 MUST_CHECK enum err session_upload(struct session *s, enum method_id method, const struct wire_head *head,
 				   struct bytes content, struct buf *ret_reply);
 /* Download the object `digest` of `size` bytes into the file `path` (durable; digest checked); ERR_CORRUPT when it is
- * not that. */
+ * not that, ERR_IO when it cannot be written. */
 MUST_CHECK enum err session_fetch(struct session *s, const struct digest *digest, uint64_t size, const char *path);
+/* Sleep; ERR_CANCELLED when the user stops. */
+MUST_CHECK enum err session_nap(int64_t ms);
 void session_get_bytes(const struct session *s, uint64_t *ret_sent, uint64_t *ret_received);
 
 #endif

@@ -201,9 +201,11 @@ enum err reader_records(const struct reader_config *config, const struct model *
 	TRY(reader_classes(config, m, &chosen));
 	struct folder f = {.path = config->path, .m = m, .found = mem_array(m->classes.n, sizeof *f.found)};
 	enum err e = dir_each(config->path, find, &f);
-	if (e == ERR_OK && f.n > 0 && f.n_unknown > 0)
-		log_warn("data", "%s: %zu recordings left out, of classes that the model does not know (%s%s)",
-			 config->path, f.n_unknown, f.unknown, f.n_unknown > 1 ? ", ..." : "");
+	/* Whoever names the classes knows what is left out. */
+	if (e == ERR_OK && f.n > 0 && f.n_unknown > 0 && config->classes.n == 0)
+		log_warn("data", "%s: left out %zu recording%s of classes that the model does not know (%s%s)",
+			 config->path, f.n_unknown, f.n_unknown > 1 ? "s" : "", f.unknown,
+			 f.n_unknown > 1 ? ", ..." : "");
 	if (e == ERR_OK && f.n == 0)
 		e = err_set(ERR_NOT_FOUND, "%s: no recording of a class that the model knows (%s.npy, ...)",
 			    config->path, m->classes.v[0]);

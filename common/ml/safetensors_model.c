@@ -16,7 +16,12 @@
 #error "tensors are written as they lie in memory: this needs a little-endian machine"
 #endif
 
-enum { BLOCK = 4096 /* values checked at a time */, DATA_ALIGN = 8, COUNTER_SIZE = 8 };
+enum {
+	BLOCK = 4096,       /* values checked at a time */
+	PIECE = 256 * 1024, /* values read before their pages are let go of; a multiple of BLOCK */
+	DATA_ALIGN = 8,
+	COUNTER_SIZE = 8,
+};
 static const char model_key[] = "hansa.model", mean_suffix[] = ".running_mean",
 		  counter_suffix[] = ".num_batches_tracked";
 
@@ -97,7 +102,15 @@ static bool is_counter(const struct model *m, const struct safetensors_entry *e)
 	return p != NULL && has_counter(p);
 }
 
-static enum err check_values(const char *name, const struct safetensors_entry *e)
+/* Pages that have been read are let go of piece by piece, so that loading takes little more memory than the model. `map` NULL: there is
+ * none. Values [begin, end) of the tensor. */
+static void let_go(const struct file_map *map, const struct safetensors_entry *e, size_t size, size_t begin, size_t end)
+{
+	if (map != NULL)
+		file_map_drop(map, (size_t)(e->data.p - map->content.p) + begin * size, (end - begin) * size);
+}
+
+static enum err check_values(const char *name, const struct safetensors_entry *e, const struct file_map *map)
 {
 	const struct conversion *c = find_conversion(e->dtype);
 	if (c == NULL)
@@ -113,11 +126,24 @@ static enum err check_values(const char *name, const struct safetensors_entry *e
 				return err_set(ERR_NUMERIC, "%s: tensor '%.100s': value %zu is not a finite float",
 					       name, e->name, i + j);
 		}
+		if ((i + some) % PIECE == 0 || i + some == n)
+			let_go(map, e, c->size, i / PIECE * PIECE, i + some);
 	}
 	return ERR_OK;
 }
 
-static enum err check_entry(const struct model *m, const char *name, const struct safetensors_entry *e)
+static void read_values(const struct safetensors_entry *e, size_t n, const struct file_map *map, float *out)
+{
+	const struct conversion *c = find_conversion(e->dtype);
+	for (size_t i = 0; i < n; i += PIECE) {
+		size_t some = n - i < PIECE ? n - i : PIECE;
+		c->convert(e->data.p + i * c->size, some, out + i);
+		let_go(map, e, c->size, i, i + some);
+	}
+}
+
+static enum err check_entry(const struct model *m, const char *name, const struct safetensors_entry *e,
+			    const struct file_map *map)
 {
 	if (is_counter(m, e))
 		return ERR_OK;
@@ -129,15 +155,13 @@ static enum err check_entry(const struct model *m, const char *name, const struc
 	if (!shape_equal(&p->shape, &e->shape))
 		return err_set(ERR_SHAPE, "%s: tensor '%.100s' is %s, the model's is %s", name, e->name,
 			       shape_format(&e->shape, theirs), shape_format(&p->shape, ours));
-	return check_values(name, e);
+	return check_values(name, e, map);
 }
 
-/* `map`: lets go of pages that have been read, so that loading takes little more memory than the model; NULL when there
- * is none. */
 static enum err fill(const struct safetensors *st, const char *name, struct model *m, const struct file_map *map)
 {
 	for (size_t i = 0; i < safetensors_count(st); i++)
-		TRY(check_entry(m, name, safetensors_at(st, i)));
+		TRY(check_entry(m, name, safetensors_at(st, i), map));
 	for (size_t i = 0; i < m->n_params; i++) {
 		if (safetensors_find(st, m->params[i].name) == NULL)
 			return err_set(ERR_SHAPE, "%s: the model's tensor '%s' is missing", name, m->params[i].name);
@@ -146,9 +170,7 @@ static enum err fill(const struct safetensors *st, const char *name, struct mode
 		const struct safetensors_entry *e = safetensors_at(st, i);
 		const struct param *p = model_param(m, e->name);
 		if (p != NULL)
-			find_conversion(e->dtype)->convert(e->data.p, p->n, m->theta + p->offset);
-		if (map != NULL)
-			file_map_drop(map, (size_t)(e->data.p - map->content.p), e->data.n);
+			read_values(e, p->n, map, m->theta + p->offset);
 	}
 	return ERR_OK;
 }

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "crypto/address.h"
 #include "rpc/credentials.h"
+#include "rpc/pace.h"
 #include "rpc/payload.h"
 #include "rpc/status.h"
 
@@ -357,9 +358,15 @@ enum err rpc_client_call(struct rpc_client *c, enum method_id method, struct byt
 static bool send_data(struct client_call *k, struct bytes piece)
 {
 	uint8_t prefix[WIRE_DATA_PREFIX_MAX];
+	bool open = true;
 	ENSURE(piece.n <= WIRE_CHUNK_SIZE);
-	size_t n = wire_data_prefix(piece.n, prefix);
-	return call_send(k, (struct bytes){prefix, n}, piece, false, false);
+	for (size_t at = 0; open && at < piece.n;) {
+		size_t n = piece.n - at < PACE_MESSAGE_SIZE ? piece.n - at : PACE_MESSAGE_SIZE;
+		struct bytes head = {prefix, wire_data_prefix(n, prefix)};
+		open = call_send(k, head, (struct bytes){piece.p + at, n}, false, false);
+		at += n;
+	}
+	return open;
 }
 
 enum err rpc_client_upload(struct rpc_client *c, enum method_id method, const struct wire_head *head,

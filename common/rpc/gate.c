@@ -14,7 +14,14 @@ struct gate {
 	pthread_cond_t left;     /* somebody has left */
 	struct gate_pass *first; /* at most one a worker; the waiting ones too */
 	size_t calls_max;        /* of one peer */
+	size_t streams_max;      /* of all; with the waiting ones */
 };
+
+size_t gate_streams_max(size_t workers)
+{
+	size_t kept = workers / 4 > 0 ? workers / 4 : 1;
+	return workers > 1 ? workers - kept : 1;
+}
 
 struct gate *gate_new(size_t workers)
 {
@@ -26,6 +33,7 @@ struct gate *gate_new(size_t workers)
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&g->lock, NULL);
 	g->calls_max = workers / 2 > CALLS_MIN ? workers / 2 : CALLS_MIN;
+	g->streams_max = gate_streams_max(workers);
 	return g;
 }
 
@@ -71,9 +79,34 @@ static size_t calls_of(struct gate *g, const struct identity *id, bool waiting)
 	return n;
 }
 
+/* The workers that others hold for long: streams, and calls that wait. */
+static size_t held(struct gate *g, const struct gate_pass *but)
+{
+	size_t n = 0;
+	for (struct gate_pass *p = g->first; p != NULL; p = p->next)
+		n += p != but && (p->stream || p->waiting);
+	return n;
+}
+
 static bool is_free(struct gate *g, const struct gate_pass *pass)
 {
-	return (!pass->stream || stream_of(g, &pass->id) == NULL) && calls_of(g, &pass->id, false) < g->calls_max;
+	if (pass->stream && (stream_of(g, &pass->id) != NULL || held(g, pass) >= g->streams_max))
+		return false;
+	return calls_of(g, &pass->id, false) < g->calls_max;
+}
+
+/* Waiting holds a worker as well. */
+static enum err check_waiting(struct gate *g, const struct gate_pass *pass)
+{
+	size_t n = held(g, pass);
+	if (calls_of(g, &pass->id, true) > 0)
+		return err_set(ERR_UNAVAILABLE,
+			       "calls of yours are running (%zu) and one is waiting; try again when one has ended",
+			       calls_of(g, &pass->id, false));
+	if (n >= g->streams_max)
+		return err_set(ERR_UNAVAILABLE,
+			       "as many uploads and downloads as fit (%zu) are running; try again in a moment", n);
+	return ERR_OK;
 }
 
 /* Under the lock, which is given up meanwhile. */
@@ -81,11 +114,10 @@ static enum err wait_for_place(struct gate *g, struct gate_pass *pass)
 {
 	struct gate_pass *old = pass->stream ? stream_of(g, &pass->id) : NULL;
 	bool stalled = old != NULL && clock_monotonic_ms() - old->progress_ms >= STALLED_MS;
-	if (calls_of(g, &pass->id, true) > 0)
-		return err_set(ERR_UNAVAILABLE, "%zu calls of yours are running; try again when one has ended",
-			       g->calls_max);
+	/* Also when the newcomer may not wait: its next attempt finds the place free. */
 	if (stalled)
 		old->cancel(old->arg);
+	TRY(check_waiting(g, pass));
 	struct timespec until;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += stalled ? HANDOVER_S : WAIT_S;

@@ -1,10 +1,12 @@
 /*
- * How much of the workers one peer may hold: one stream, and half of them in all. A peer that sends or reads slowly, or
- * not at all, must not keep the others out.
+ * Who may hold how many of the workers. A peer that sends or reads slowly, or not at all, must not keep the others out:
+ * it has one stream at a time, and half of the workers in all. And however many peers are slow: streams never hold the
+ * last of the workers, so that calls of one message are always answered.
  *
  * The call before may still be in its last moments when its peer makes the next one, so one call of a peer may wait a
- * little for its place. A stream that has made no progress for some seconds may belong to a connection that is gone
- * without this side knowing: when its peer comes back it is cancelled, and the newcomer waits for it to end.
+ * little for its place, as long as the waiting ones fit in among the streams. A stream that has made no progress for some
+ * seconds may belong to a connection that is gone without this side knowing: when its peer comes back it is cancelled,
+ * and the newcomer waits for it to end.
  */
 #ifndef HANSA_RPC_GATE_H
 #define HANSA_RPC_GATE_H
@@ -24,6 +26,9 @@ struct gate_pass {
 	int64_t progress_ms;    /* monotonic; under the gate's lock */
 	struct gate_pass *next; /* the gate's */
 };
+
+/* Streams at a time: all workers but a quarter, at least one less than there are; a single worker takes what comes. */
+size_t gate_streams_max(size_t workers);
 
 struct gate *gate_new(size_t workers);
 void gate_free(struct gate *g);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "rpc/credentials.h"
 #include "rpc/library.h"
+#include "rpc/pace.h"
 #include "rpc/payload.h"
 #include "rpc/peer.h"
 #include "rpc/server_parts.h"
@@ -187,6 +188,8 @@ enum err rpc_server_start(const struct rpc_server_config *config, struct rpc_ser
 	s->config.key_pem = s->config.cert_pem = s->config.ca_pem = (struct bytes){0};
 	memcpy(s->handlers, config->handlers, sizeof s->handlers);
 	s->config.handlers = s->handlers;
+	if (config->patience_ms == 0)
+		s->config.patience_ms = PACE_PATIENCE_MS;
 	library_serves(true);
 	s->gate = gate_new(config->workers);
 	s->grpc = grpc_new(config);

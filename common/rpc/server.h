@@ -26,7 +26,8 @@ struct rpc_stream; /* the parts of one upload or download */
 struct rpc_ticket; /* a parked call */
 
 /* The next part of an upload. Data is valid until the next call. ERR_END only after a clean half-close by the client; a
- * cut is ERR_UNAVAILABLE, a missed deadline ERR_DEADLINE. The first part must be a head, all others data. */
+ * cut, and a peer that is too slow (pace.h), is ERR_UNAVAILABLE, a missed deadline ERR_DEADLINE. The first part must be
+ * a head, all others data. */
 MUST_CHECK enum err rpc_stream_head(struct rpc_stream *s, struct wire_head *ret_head);
 MUST_CHECK enum err rpc_stream_read(struct rpc_stream *s, struct bytes *ret_data);
 /* The parts of a download. */
@@ -54,11 +55,13 @@ struct rpc_server_config {
 	struct bytes key_pem, cert_pem /* leaf, then CA */, ca_pem;
 	bool client_certificates; /* required and verified, or not asked for (enrolment) */
 	const char *federation;
-	/* Threads that run handlers. A peer may have one upload or download at a time and half of the workers in all
-	 * (two at least); more is answered ERR_UNAVAILABLE, after a moment in which the call before may end. */
+	/* Threads that run handlers. Uploads and downloads leave some of them to calls of one message
+	 * (gate_streams_max()); a peer may have one at a time, and half of the workers in all (two at least). More is
+	 * answered ERR_UNAVAILABLE, for the same peer after a moment in which the call before may end. */
 	size_t workers;
-	size_t parked_max;                  /* parked calls in all; more are answered ERR_UNAVAILABLE */
-	const struct rpc_handler *handlers; /* METHOD_COUNT of them */
+	size_t parked_max;   /* parked calls in all; more are answered ERR_UNAVAILABLE */
+	int64_t patience_ms; /* how long a stream may stall; 0: PACE_PATIENCE_MS. See pace.h for the least rate. */
+	const struct rpc_handler *handlers;                        /* METHOD_COUNT of them */
 	enum err (*authorize)(void *ctx, const struct peer *peer); /* NULL: all */
 	/* A parked call's peer hung up, its deadline passed, or the same plant has called again. After this returns
 	 * true, the ticket must not be answered: the callee forgets it. Called without locks held; exactly one of

@@ -9,6 +9,7 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
+#include "rpc/pace.h"
 #include "rpc/payload.h"
 #include "rpc/server_parts.h"
 #include "rpc/status.h"
@@ -18,9 +19,8 @@
 #include <string.h>
 
 enum {
-	STALL_MS = 60 * 1000,        /* a stream without any progress for this long is cut */
 	REQUEST_MS = 10 * 1000,      /* a peer has this long to send its one request message */
-	REPLY_MS = 60 * 1000,        /* a peer has this long to take a reply */
+	REPLY_MS = 30 * 1000,        /* a peer has this long to take a reply, and what its size asks for */
 	NOBODY_REPLY_MS = 10 * 1000, /* ... when we do not know it */
 };
 
@@ -38,7 +38,10 @@ struct rpc_stream {
 	grpc_call *call;
 	const struct method *method;
 	struct peer peer;
-	int64_t deadline_ms; /* clock_monotonic_ms() */
+	int64_t deadline_ms;    /* clock_monotonic_ms() */
+	int64_t reply_until_ms; /* likewise; from the start of the answer on */
+	struct pace pace;       /* of a stream */
+	bool slow;              /* the peer has been cut because it was too slow */
 	struct gate_pass pass;
 	bool entered;        /* pass is in the gate */
 	int close_cancelled; /* written by gRPC until the close tag has come */
@@ -49,12 +52,18 @@ struct rpc_stream {
 	struct payload part;
 };
 
+static const char slow_text[] = "your connection is too slow or has stalled; try again";
+
 /* Waits for `tag`; when `until_ms` has passed, cancels the call and goes on waiting. Was the operation successful? */
 static bool call_wait(struct rpc_stream *s, void *tag, int64_t until_ms)
 {
+	char text[STATUS_TEXT_SIZE];
 	grpc_event event = grpc_completion_queue_pluck(s->cq, tag, server_time(until_ms), NULL);
 	if (event.type == GRPC_QUEUE_TIMEOUT) {
-		grpc_call_cancel_with_status(s->call, GRPC_STATUS_DEADLINE_EXCEEDED, "took too long", NULL);
+		s->slow = until_ms != s->deadline_ms;
+		enum err e = s->slow ? ERR_UNAVAILABLE : ERR_DEADLINE;
+		status_format(e, s->slow ? slow_text : "the call took too long", text);
+		grpc_call_cancel_with_status(s->call, (grpc_status_code)status_code(e), text, NULL);
 		event = grpc_completion_queue_pluck(s->cq, tag, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
 	}
 	ENSURE(event.type == GRPC_OP_COMPLETE);
@@ -72,12 +81,31 @@ static void call_start(struct rpc_stream *s, const grpc_op *ops, size_t n, void 
 	ENSURE(grpc_call_start_batch(s->call, ops, n, tag, NULL) == GRPC_CALL_OK);
 }
 
-/* Why did an operation fail? Only the deadline can be told from the many ways of losing a peer. */
+/* Why did an operation fail? Only our own cut and the deadline can be told from the many ways of losing a peer. */
 static enum err cut(const struct rpc_stream *s, const char *what)
 {
+	if (s->slow)
+		return err_set(ERR_UNAVAILABLE, "%s: %s", what, slow_text);
 	if (clock_monotonic_ms() >= s->deadline_ms)
 		return err_set(ERR_DEADLINE, "%s: the deadline has passed", what);
 	return err_set(ERR_UNAVAILABLE, "%s: the connection was lost or the call cancelled", what);
+}
+
+/* Waits for `tag` of a message in a stream, or of a request. */
+static bool message_wait(struct rpc_stream *s, void *tag, int64_t within_ms, int64_t *ret_waited_ms)
+{
+	int64_t start_ms = clock_monotonic_ms();
+	bool ok = call_wait(s, tag, sooner(s->deadline_ms, within_ms));
+	*ret_waited_ms = clock_monotonic_ms() - start_ms;
+	return ok;
+}
+
+/* A message of `n` bytes has passed. */
+static void progress(struct rpc_stream *s, int64_t waited_ms, size_t n)
+{
+	pace_count(&s->pace, waited_ms, n);
+	if (s->entered)
+		gate_progress(s->server->gate, &s->pass);
 }
 
 /* The next message into s->in. ERR_END only after a clean half-close. */
@@ -86,12 +114,13 @@ static enum err receive(struct rpc_stream *s, int64_t within_ms)
 	grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
 	op.data.recv_message.recv_message = &s->in;
 	s->in = NULL;
+	int64_t waited_ms;
 	call_start(s, &op, 1, &s->in);
-	bool ok = call_wait(s, &s->in, sooner(s->deadline_ms, within_ms));
+	bool ok = message_wait(s, &s->in, within_ms, &waited_ms);
 	if (s->in != NULL) {
-		atomic_fetch_add(&s->server->bytes_in, grpc_byte_buffer_length(s->in));
-		if (s->entered)
-			gate_progress(s->server->gate, &s->pass);
+		size_t n = grpc_byte_buffer_length(s->in);
+		atomic_fetch_add(&s->server->bytes_in, n);
+		progress(s, waited_ms, n);
 		return ERR_OK;
 	}
 	if (ok && !grpc_call_failed_before_recv_message(s->call))
@@ -106,7 +135,7 @@ static enum err next_part(struct rpc_stream *s, struct wire_head *head)
 {
 	bool is_head;
 	payload_close(&s->part);
-	TRY(receive(s, STALL_MS));
+	TRY(receive(s, pace_left_ms(&s->pace)));
 	grpc_byte_buffer *message = s->in;
 	s->in = NULL;
 	TRY(payload_open(&s->part, message, s->method->request_max, head, &is_head));
@@ -151,14 +180,14 @@ static enum err send_message(struct rpc_stream *s, struct bytes head, struct byt
 	grpc_byte_buffer *message = payload_new(head, body);
 	ops[n].op = GRPC_OP_SEND_MESSAGE;
 	ops[n++].data.send_message.send_message = message;
+	int64_t waited_ms;
 	call_start(s, ops, n, ops);
-	bool sent = call_wait(s, ops, sooner(s->deadline_ms, STALL_MS));
+	bool sent = message_wait(s, ops, pace_left_ms(&s->pace), &waited_ms);
 	grpc_byte_buffer_destroy(message);
 	if (!sent)
 		return cut(s, "sending to the peer");
 	atomic_fetch_add(&s->server->bytes_out, head.n + body.n);
-	if (s->entered)
-		gate_progress(s->server->gate, &s->pass);
+	progress(s, waited_ms, head.n + body.n);
 	return ERR_OK;
 }
 
@@ -179,10 +208,13 @@ enum err rpc_stream_send(struct rpc_stream *s, const void *p, size_t n)
 {
 	uint8_t prefix[WIRE_DATA_PREFIX_MAX];
 	ENSURE(s->method->kind == METHOD_DOWNLOAD && s->has_head && n <= WIRE_CHUNK_SIZE);
-	if (n == 0)
-		return ERR_OK;
-	size_t prefix_n = wire_data_prefix(n, prefix);
-	return send_message(s, (struct bytes){prefix, prefix_n}, (struct bytes){p, n});
+	for (size_t at = 0; at < n;) {
+		size_t k = n - at < PACE_MESSAGE_SIZE ? n - at : PACE_MESSAGE_SIZE;
+		struct bytes head = {prefix, wire_data_prefix(k, prefix)};
+		TRY(send_message(s, head, (struct bytes){(const uint8_t *)p + at, k}));
+		at += k;
+	}
+	return ERR_OK;
 }
 
 /* ---- one call ---- */
@@ -241,10 +273,10 @@ static enum err serve(struct rpc_stream *s, struct buf *reply)
 	return e;
 }
 
-static int64_t reply_until(const struct rpc_stream *s)
+static int64_t reply_until(const struct rpc_stream *s, size_t n)
 {
 	bool nobody = s->peer.id.role == ROLE_NONE || s->peer.id.role == ROLE_NOBODY;
-	return clock_monotonic_ms() + (nobody ? NOBODY_REPLY_MS : REPLY_MS);
+	return clock_monotonic_ms() + (nobody ? NOBODY_REPLY_MS : REPLY_MS) + pace_time_ms(n);
 }
 
 /* The last words to the peer: a reply, or an error. */
@@ -266,7 +298,8 @@ static void answer(struct rpc_stream *s, int status, const char *text, const str
 	ops[n].data.send_status_from_server.status = (grpc_status_code)status;
 	ops[n++].data.send_status_from_server.status_details = &details;
 	call_start(s, ops, n, ops);
-	(void)call_wait(s, ops, reply_until(s));
+	s->reply_until_ms = reply_until(s, reply != NULL ? reply->n : 0);
+	(void)call_wait(s, ops, s->reply_until_ms);
 	if (message != NULL)
 		grpc_byte_buffer_destroy(message);
 	grpc_slice_unref(details);
@@ -301,11 +334,12 @@ static void call_run(struct worker *w, grpc_call *call, const grpc_call_details 
 		answer(&s, GRPC_STATUS_UNIMPLEMENTED, "this server does not offer that call", NULL);
 	} else {
 		s.method = &methods[id];
+		s.pace = pace_begin(server->config.patience_ms);
 		s.deadline_ms = server_deadline(details->deadline, s.method->deadline_ms);
 		serve_and_answer(&s);
 	}
 	payload_close(&s.part);
-	(void)call_wait(&s, &s.close_cancelled, reply_until(&s));
+	(void)call_wait(&s, &s.close_cancelled, s.reply_until_ms);
 	/* The gate may cancel the call until it has left, so it leaves before the call goes. */
 	if (s.entered)
 		gate_leave(server->gate, &s.pass);

@@ -37,14 +37,16 @@ static const struct row rows[ERR_COUNT] = {
 static const struct {
 	grpc_status_code status;
 	enum err code;
+	const char *text; /* NULL: gRPC's own */
 } bare[] = {
-	{GRPC_STATUS_CANCELLED, ERR_UNAVAILABLE},
-	/* nobody here asked for it: the other end or the link gave up */ {GRPC_STATUS_DEADLINE_EXCEEDED, ERR_DEADLINE},
-	{GRPC_STATUS_RESOURCE_EXHAUSTED, ERR_LIMIT},
-	{GRPC_STATUS_UNAVAILABLE, ERR_UNAVAILABLE},
-	{GRPC_STATUS_UNAUTHENTICATED, ERR_UNAUTHENTIC},
-	{GRPC_STATUS_PERMISSION_DENIED, ERR_DENIED},
-	{GRPC_STATUS_UNIMPLEMENTED, ERR_NOT_FOUND},
+	/* nobody here asked for it: the other end or the link gave up */
+	{GRPC_STATUS_CANCELLED, ERR_UNAVAILABLE, NULL},
+	{GRPC_STATUS_DEADLINE_EXCEEDED, ERR_DEADLINE, "the coordinator did not answer in time"},
+	{GRPC_STATUS_RESOURCE_EXHAUSTED, ERR_LIMIT, NULL},
+	{GRPC_STATUS_UNAVAILABLE, ERR_UNAVAILABLE, NULL},
+	{GRPC_STATUS_UNAUTHENTICATED, ERR_UNAUTHENTIC, NULL},
+	{GRPC_STATUS_PERMISSION_DENIED, ERR_DENIED, NULL},
+	{GRPC_STATUS_UNIMPLEMENTED, ERR_NOT_FOUND, NULL},
 };
 
 static const struct row *row(enum err code)
@@ -95,9 +97,14 @@ enum err status_parse(int grpc_status, struct bytes message, const char *what)
 		return err_set(code, "%s", rest[0] != '\0' ? rest : "the server had to give up; its log says why");
 	}
 	code = ERR_INTERNAL;
+	const char *reason = NULL;
 	for (size_t i = 0; i < sizeof bare / sizeof bare[0]; i++) {
-		if ((int)bare[i].status == grpc_status)
+		if ((int)bare[i].status == grpc_status) {
 			code = bare[i].code;
+			reason = bare[i].text;
+		}
 	}
+	if (reason != NULL)
+		return err_set(code, "%s: %s", what, reason);
 	return err_set(code, "%s: %s (gRPC status %d)", what, text[0] != '\0' ? text : "no reason given", grpc_status);
 }

@@ -170,6 +170,68 @@ static void a_full_disk_leaves_the_old_model(void **state)
 	dataset_free(heldout);
 }
 
+/* Whatever the disk refuses and when. */
+static void a_full_disk_leaves_a_foreign_model(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	struct dataset *heldout = samples(10);
+	struct model *other = linear("a, b"), *like = judge(1);
+	struct inuse *u;
+	for (int n = 0; n < 100; n++) {
+		struct model *m = judge(3);
+		struct metrics score;
+		bool taken = false;
+		assert_int_equal(safetensors_save(path_join(path, dir, "model.safetensors"), other, NULL), ERR_OK);
+		assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+		int left = n;
+		file_set_hook(fail_after, &left);
+		enum err err = inuse_offer(u, m, "next", &taken, &score);
+		file_set_hook(NULL, NULL);
+		inuse_close(u);
+		model_free(m);
+		assert_true(file_exists(path));
+		assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+		assert_true(inuse_score(u)->n > 0 || err != ERR_OK);
+		inuse_close(u);
+		if (err == ERR_OK) {
+			assert_true(taken && n > 6);
+			break;
+		}
+		assert_true(n < 99);
+	}
+	model_free(other);
+	model_free(like);
+	dataset_free(heldout);
+}
+
+static void a_record_of_another_model_says_nothing(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	struct dataset *heldout = samples(10);
+	struct model *like = judge(1), *by_hand = judge(2);
+	struct inuse *u;
+	assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+	assert_true(offer(u, 1, "first"));
+	inuse_close(u);
+	assert_int_equal(safetensors_save(path_join(path, dir, "model.safetensors"), by_hand, NULL), ERR_OK);
+	assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+	assert_string_equal(inuse_origin(u), INUSE_UNKNOWN);
+	assert_true(offer(u, 3, "next"));
+	inuse_close(u);
+	assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+	assert_string_equal(inuse_origin(u), "next");
+	inuse_close(u);
+	assert_int_equal(file_remove(path_join(path, dir, "model.json")), ERR_OK);
+	assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+	assert_string_equal(inuse_origin(u), INUSE_UNKNOWN);
+	inuse_close(u);
+	model_free(like);
+	model_free(by_hand);
+	dataset_free(heldout);
+}
+
 static int fresh(void **state)
 {
 	(void)state;
@@ -191,6 +253,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_model_for_other_classes_is_kept_aside, fresh, clean),
 		cmocka_unit_test_setup_teardown(without_samples_the_newest_is_taken, fresh, clean),
 		cmocka_unit_test_setup_teardown(a_full_disk_leaves_the_old_model, fresh, clean),
+		cmocka_unit_test_setup_teardown(a_full_disk_leaves_a_foreign_model, fresh, clean),
+		cmocka_unit_test_setup_teardown(a_record_of_another_model_says_nothing, fresh, clean),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@
 struct seen {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	int begun, ended; /* upload handlers */
+	int begun, ended; /* handlers of streams */
 	int clean;        /* those that saw the end of the stream */
 	enum err end;     /* how the last upload ended for its handler */
 	uint64_t bytes;   /* its data */
@@ -141,8 +141,32 @@ static bool never_gone(void *ctx, struct rpc_ticket *t)
 	return false;
 }
 
+static enum err give_endlessly(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out)
+{
+	(void)ctx;
+	(void)peer;
+	(void)request;
+	static const uint8_t zeros[WIRE_CHUNK_SIZE];
+	struct wire_head head = {.size = 1ull << 40, .digest = {{1}}};
+	pthread_mutex_lock(&seen.lock);
+	seen.begun++;
+	pthread_cond_broadcast(&seen.changed);
+	pthread_mutex_unlock(&seen.lock);
+	enum err e = rpc_stream_send_head(out, &head);
+	while (e == ERR_OK)
+		e = rpc_stream_send(out, zeros, sizeof zeros);
+	pthread_mutex_lock(&seen.lock);
+	seen.ended++;
+	seen.end = e;
+	pthread_cond_broadcast(&seen.changed);
+	pthread_mutex_unlock(&seen.lock);
+	return e;
+}
+
 static const struct rpc_handler handlers[METHOD_COUNT] = {
 	[METHOD_REPORT] = {.unary = echo},
+	[METHOD_REVOKE] = {.unary = echo},
+	[METHOD_FETCH] = {.download = give_endlessly},
 	[METHOD_UPLOAD_UPDATE] = {.upload = take_upload},
 	[METHOD_NEXT_TASK] = {.parked = answer_now},
 };
@@ -222,7 +246,7 @@ static bool raw_close(struct raw *r)
 	return raw_do(r, (grpc_op){.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT});
 }
 
-/* Takes the status and ends everything. */
+/* Takes what is still there and the status, and ends everything. */
 static grpc_status_code raw_end(struct raw *r, char *text, size_t size)
 {
 	grpc_op op = {.op = GRPC_OP_RECV_STATUS_ON_CLIENT};
@@ -235,9 +259,12 @@ static grpc_status_code raw_end(struct raw *r, char *text, size_t size)
 	grpc_op receive = {.op = GRPC_OP_RECV_MESSAGE};
 	receive.data.recv_message.recv_message = &reply;
 	(void)raw_do(r, initial);
-	(void)raw_do(r, receive);
-	if (reply != NULL)
-		grpc_byte_buffer_destroy(reply);
+	do {
+		reply = NULL;
+		(void)raw_do(r, receive);
+		if (reply != NULL)
+			grpc_byte_buffer_destroy(reply);
+	} while (reply != NULL);
 	(void)raw_do(r, op);
 	snprintf(text, size, "%.*s", (int)GRPC_SLICE_LENGTH(r->details),
 		 (const char *)GRPC_SLICE_START_PTR(r->details));
@@ -283,7 +310,7 @@ static struct raw raw_upload(const struct rpc_server *s, int64_t deadline_ms)
 	return r;
 }
 
-enum { LONG = 60000 };
+enum { LONG = 60000, PATIENCE_MS = 4000 };
 
 /* ---- scenarios ---- */
 
@@ -564,12 +591,136 @@ static void test_two_uploads(void **state)
 	assert_true(raw_send_head(&first));
 	seen_wait(1, 0);
 	struct raw second = raw_upload(s, LONG);
-	assert_int_equal(raw_end(&second, text, sizeof text), GRPC_STATUS_RESOURCE_EXHAUSTED);
+	assert_int_equal(raw_end(&second, text, sizeof text), GRPC_STATUS_UNAVAILABLE);
+	assert_string_equal(text,
+			    "unavailable: another upload or download of yours is running; try again when it has ended");
 	struct raw other = raw_open(s, &fixture.plant2, methods[METHOD_UPLOAD_UPDATE].path, LONG, GRPC_COMPRESS_NONE);
 	assert_true(raw_begin(&other) && raw_send_head(&other) && raw_close(&other));
 	assert_int_equal(raw_end(&other, text, sizeof text), GRPC_STATUS_OK);
 	assert_true(raw_close(&first));
 	assert_int_equal(raw_end(&first, text, sizeof text), GRPC_STATUS_OK);
+	rpc_server_stop(s, 1000);
+}
+
+/* ---- slow peers ---- */
+
+static struct rpc_server *server_of(size_t workers, int64_t patience_ms)
+{
+	struct rpc_server *s;
+	struct rpc_server_config config = fixture_server_config(handlers, NULL);
+	config.gone = never_gone;
+	config.workers = workers;
+	config.patience_ms = patience_ms;
+	seen_reset();
+	assert_ok(rpc_server_start(&config, &s));
+	return s;
+}
+
+static enum err unary(struct rpc_client *c, enum method_id method)
+{
+	struct buf reply = {0};
+	enum err e = rpc_client_call(c, method, bytes_str("x"), LONG, &reply);
+	buf_deinit(&reply);
+	return e;
+}
+
+/* As many uploads as there may be have stalled: everybody's calls of one message are answered all the same. */
+static void test_stalled_uploads_leave_workers(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(2, 0);
+	char text[200];
+	struct raw stalled = raw_upload(s, LONG);
+	assert_true(raw_send_head(&stalled) && raw_send_data(&stalled, 1000));
+	seen_wait_pieces(1);
+	struct rpc_client *plant = fixture_client(s, &fixture.plant), *plant2 = fixture_client(s, &fixture.plant2),
+			  *anna = fixture_client(s, &fixture.operator);
+	for (int i = 0; i < 10; i++) {
+		assert_ok(unary(plant, METHOD_REPORT));
+		assert_ok(unary(plant2, METHOD_REPORT));
+		assert_ok(unary(anna, METHOD_REVOKE));
+		struct raw other =
+			raw_open(s, &fixture.plant2, methods[METHOD_UPLOAD_UPDATE].path, LONG, GRPC_COMPRESS_NONE);
+		assert_true(raw_begin(&other));
+		assert_int_equal(raw_end(&other, text, sizeof text), GRPC_STATUS_UNAVAILABLE);
+		assert_string_equal(
+			text,
+			"unavailable: as many uploads and downloads as fit (1) are running; try again in a moment");
+	}
+	assert_int_equal(seen_now().unary, 30);
+	assert_int_equal(seen_now().begun, 1);
+	/* The place is free again after it. */
+	assert_true(raw_close(&stalled));
+	assert_int_equal(raw_end(&stalled, text, sizeof text), GRPC_STATUS_OK);
+	struct raw other = raw_open(s, &fixture.plant2, methods[METHOD_UPLOAD_UPDATE].path, LONG, GRPC_COMPRESS_NONE);
+	assert_true(raw_begin(&other) && raw_send_head(&other) && raw_close(&other));
+	assert_int_equal(raw_end(&other, text, sizeof text), GRPC_STATUS_OK);
+	rpc_client_free(plant);
+	rpc_client_free(plant2);
+	rpc_client_free(anna);
+	rpc_server_stop(s, 1000);
+}
+
+/* One worker: everything works, one after the other. */
+static void test_one_worker(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(1, 0);
+	char text[200];
+	struct rpc_client *plant = fixture_client(s, &fixture.plant);
+	for (int i = 0; i < 3; i++) {
+		assert_ok(unary(plant, METHOD_REPORT));
+		struct raw r = raw_upload(s, LONG);
+		assert_true(raw_send_head(&r) && raw_send_data(&r, 1000) && raw_close(&r));
+		assert_int_equal(raw_end(&r, text, sizeof text), GRPC_STATUS_OK);
+	}
+	rpc_client_free(plant);
+	rpc_server_stop(s, 1000);
+}
+
+/* A peer that sends nothing, or takes nothing, is cut and told why; it may try again. */
+static void test_stalled_streams_are_cut(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(4, 300);
+	static const char says[] = "unavailable: your connection is too slow or has stalled; try again";
+	char text[200];
+	for (int i = 0; i < 3; i++) {
+		struct raw r = raw_upload(s, LONG);
+		/* The cut may come at any moment. */
+		if (i > 0)
+			(void)raw_send_head(&r);
+		if (i > 1)
+			(void)raw_send_data(&r, 1000);
+		seen_wait(i + 1, i + 1);
+		assert_int_equal(seen_now().end, ERR_UNAVAILABLE);
+		assert_int_equal(raw_end(&r, text, sizeof text), GRPC_STATUS_UNAVAILABLE);
+		assert_string_equal(text, says);
+	}
+	for (int i = 0; i < 3; i++) {
+		struct raw r = raw_open(s, &fixture.plant, methods[METHOD_FETCH].path, LONG, GRPC_COMPRESS_NONE);
+		(void)(raw_begin(&r) && raw_send(&r, bytes_str("x"), nothing()) && raw_close(&r));
+		seen_wait(4 + i, 4 + i);
+		assert_int_equal(seen_now().end, ERR_UNAVAILABLE);
+		assert_int_equal(raw_end(&r, text, sizeof text), GRPC_STATUS_UNAVAILABLE);
+		assert_string_equal(text, says);
+	}
+	rpc_server_stop(s, 1000);
+}
+
+/* A handler that takes its time is not the peer's fault. */
+static void test_slow_handler_is_patient(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(2, PATIENCE_MS);
+	char text[200];
+	hold(true);
+	struct raw r = raw_upload(s, LONG);
+	assert_true(raw_send_head(&r) && raw_send_data(&r, 1000) && raw_close(&r));
+	seen_wait(1, 0);
+	clock_sleep_ms(PATIENCE_MS + PATIENCE_MS / 4);
+	hold(false);
+	assert_int_equal(raw_end(&r, text, sizeof text), GRPC_STATUS_OK);
 	rpc_server_stop(s, 1000);
 }
 
@@ -587,6 +738,10 @@ int main(void)
 		cmocka_unit_test(test_shutdown_in_an_upload),
 		cmocka_unit_test(test_back_pressure),
 		cmocka_unit_test(test_two_uploads),
+		cmocka_unit_test(test_stalled_uploads_leave_workers),
+		cmocka_unit_test(test_one_worker),
+		cmocka_unit_test(test_stalled_streams_are_cut),
+		cmocka_unit_test(test_slow_handler_is_patient),
 	};
 	return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
 }

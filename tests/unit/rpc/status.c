@@ -76,6 +76,18 @@ static void test_grpc_itself(void **state)
 	}
 }
 
+static void test_deadline_text(void **state)
+{
+	(void)state;
+	assert_int_equal(status_parse(GRPC_STATUS_DEADLINE_EXCEEDED, bytes_str("Deadline Exceeded"), "host:1"),
+			 ERR_DEADLINE);
+	assert_string_equal(err_text(), "host:1: the coordinator did not answer in time");
+	/* What our own server says about it stays. */
+	assert_int_equal(status_parse(GRPC_STATUS_DEADLINE_EXCEEDED, bytes_str("deadline: too late"), "host:1"),
+			 ERR_DEADLINE);
+	assert_string_equal(err_text(), "too late");
+}
+
 static void test_hostile_text(void **state)
 {
 	(void)state;
@@ -92,9 +104,8 @@ static void test_hostile_text(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_there_and_back),
-		cmocka_unit_test(test_secrets_stay),
-		cmocka_unit_test(test_grpc_itself),
+		cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_secrets_stay),
+		cmocka_unit_test(test_grpc_itself),    cmocka_unit_test(test_deadline_text),
 		cmocka_unit_test(test_hostile_text),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,6 +92,7 @@ static void job(struct wire_job *j)
 			       .rounds = u32()};
 	name(j->name, sizeof j->name);
 	j->state = (enum wire_job_state)rng_below(&rng, WIRE_JOB_STATE_COUNT);
+	text(j->reason, sizeof j->reason, "abc: 0123456789/");
 	blob(&j->config, 0, 3000);
 	j->source = digest();
 	if (rng_below(&rng, 2) == 0)
@@ -128,6 +129,17 @@ static void round_fill(struct wire_round *r)
 	r->contributions = r->n_contributions > 0 ? calloc(r->n_contributions, sizeof *r->contributions) : NULL;
 	for (size_t i = 0; i < r->n_contributions; i++)
 		contribution(&r->contributions[i]);
+	text(r->reason, sizeof r->reason, "abc: 0123456789/");
+	r->n_reports = rng_below(&rng, 4);
+	r->reports = r->n_reports > 0 ? calloc(r->n_reports, sizeof *r->reports) : NULL;
+	for (size_t i = 0; i < r->n_reports; i++) {
+		struct wire_plant_report *p = &r->reports[i];
+		name(p->plant, sizeof p->plant);
+		p->model = digest();
+		p->taken = rng_below(&rng, 2) == 0;
+		p->time_ms = u64();
+		metrics(&p->metrics);
+	}
 }
 
 /* ---- comparison ---- */
@@ -159,6 +171,7 @@ static void same_job(const struct wire_job *a, const struct wire_job *b)
 		    a->ended_ms == b->ended_ms);
 	assert_true(a->state == b->state && a->round == b->round && a->rounds == b->rounds);
 	assert_string_equal(a->name, b->name);
+	assert_string_equal(a->reason, b->reason);
 	same_buf(&a->config, &b->config);
 	same_digest(&a->source, &b->source);
 	same_digest(&a->model, &b->model);
@@ -172,6 +185,15 @@ static void same_round(const struct wire_round *a, const struct wire_round *b)
 	assert_string_equal(a->phase, b->phase);
 	same_digest(&a->base, &b->base);
 	same_digest(&a->model, &b->model);
+	assert_string_equal(a->reason, b->reason);
+	assert_int_equal(a->n_reports, b->n_reports);
+	for (size_t i = 0; i < a->n_reports; i++) {
+		const struct wire_plant_report *x = &a->reports[i], *y = &b->reports[i];
+		assert_string_equal(x->plant, y->plant);
+		same_digest(&x->model, &y->model);
+		assert_true(x->taken == y->taken && x->time_ms == y->time_ms);
+		same_metrics(&x->metrics, &y->metrics);
+	}
 	assert_int_equal(a->n_contributions, b->n_contributions);
 	for (size_t i = 0; i < a->n_contributions; i++) {
 		const struct wire_contribution *x = &a->contributions[i], *y = &b->contributions[i];
@@ -243,11 +265,12 @@ static void test_tasks(void **state)
 {
 	(void)state;
 	for (int i = 0; i < RUNS; i++) {
-		struct wire_task_request r = {.finished_job = u64()}, r2;
+		struct wire_task_request r = {.finished_job = u64(), .skip_job = u64(), .skip_round = u32()}, r2;
 		if (i % 3 != 0)
 			name(r.software, sizeof r.software);
 		THROUGH(task_request, &r, &r2);
-		assert_true(r.finished_job == r2.finished_job);
+		assert_true(r.finished_job == r2.finished_job && r.skip_job == r2.skip_job &&
+			    r.skip_round == r2.skip_round);
 		assert_string_equal(r.software, r2.software);
 
 		struct wire_task a = {.wait_ms = u32(),
