@@ -299,8 +299,21 @@ static enum err compare_digests(struct run *r)
 	return ERR_OK;
 }
 
+/* Before anything is made of it: the pieces below are not read in the order of the file. */
+static enum err check_base_digest(const struct aggregate_job *job)
+{
+	struct digest got;
+	if (job->base_digest == NULL)
+		return ERR_OK;
+	TRY(digest_file(job->base_path, &got, NULL));
+	return digest_equal(&got, job->base_digest)
+		       ? ERR_OK
+		       : err_set(ERR_CORRUPT, "%s: is not the model that the round began with", job->base_path);
+}
+
 static enum err write_model(struct run *r, const char *part_path)
 {
+	TRY(check_base_digest(r->job));
 	TRY(file_open_read(r->job->base_path, &r->base));
 	TRY(file_create(part_path, 0600, &r->out));
 	r->digester = digest_begin();

@@ -20,6 +20,8 @@ struct aggregate_input {
 
 struct aggregate_job {
 	const char *base_path; /* the round's base model (safetensors) */
+	const struct digest
+		*base_digest; /* what the round was opened with; NULL: the content is not compared with it */
 	const struct manifest *manifest;
 	const struct aggregate_input *inputs;
 	size_t n_inputs;
@@ -28,7 +30,7 @@ struct aggregate_job {
 	const char *out_path;    /* durable when this returns; never anything but a complete model */
 };
 
-/* ERR_NUMERIC when the new model would not be finite; ERR_CORRUPT when a spooled file is not what it was; ERR_LIMIT for
+/* ERR_NUMERIC when the new model would not be finite; ERR_CORRUPT when the base or a spooled file is not what it was; ERR_LIMIT for
  * more plants or larger weights than update/fixed.h allows; ERR_STATE without inputs; what aggregate_check_base() says.
  */
 MUST_CHECK enum err aggregate_run(const struct aggregate_job *job, struct digest *ret_digest, uint64_t *ret_size);

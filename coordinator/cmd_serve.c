@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { GRACE_MS = 10000 };
 
@@ -33,6 +34,17 @@ static enum err lock_directory(const char *config)
 	return err;
 }
 
+/* Waiting plants and spooled updates cost a file descriptor each; the usual soft limit of 1024 is far below parked_max. */
+static void raise_limits(void)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+		return;
+	files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+		log_warn("serve", "cannot raise the limit of open files");
+}
+
 static void wait_for_end(void)
 {
 	for (;;) {
@@ -51,6 +63,7 @@ static enum err serve(const void *p, const char *const *words, size_t n_words)
 	const struct serve_args *args = p;
 	struct daemon *d;
 	TRY(lock_directory(args->config));
+	raise_limits();
 	signals_block();
 	rpc_init();
 	enum err err = daemon_start(args->config, &d);

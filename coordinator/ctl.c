@@ -224,30 +224,50 @@ struct json *ctl_job_json(const struct wire_job *j)
 	json_put(v, "model_bytes", json_int((int64_t)j->model_size));
 	json_put(v, "created", ctl_time_json(j->created_ms));
 	json_put(v, "ended", ctl_time_json(j->ended_ms));
+	json_put(v, "reason", json_str(j->reason[0] != '\0' ? j->reason : NULL));
 	if (j->config.n > 0 && json_parse(buf_bytes(&j->config), &config) == ERR_OK)
 		json_put(v, "config", config);
 	return v;
 }
 
+static struct json *metrics_json(const struct wire_metrics *metrics)
+{
+	struct json *v = json_map();
+	for (size_t i = 0; i < metrics->n; i++)
+		json_put(v, metrics->v[i].name, json_num(metrics->v[i].value));
+	return v;
+}
+
+static struct json *report_json(const struct wire_plant_report *r)
+{
+	struct json *v = json_map();
+	json_put(v, "plant", json_str(r->plant));
+	json_put(v, "model_sha256", digest_json(&r->model));
+	json_put(v, "taken", json_bool(r->taken));
+	json_put(v, "time", ctl_time_json(r->time_ms));
+	json_put(v, "metrics", metrics_json(&r->metrics));
+	return v;
+}
+
 static struct json *contribution_json(const struct wire_contribution *c)
 {
-	struct json *v = json_map(), *metrics = json_map();
-	for (size_t i = 0; i < c->metrics.n; i++)
-		json_put(metrics, c->metrics.v[i].name, json_num(c->metrics.v[i].value));
+	struct json *v = json_map();
 	json_put(v, "plant", json_str(c->plant));
 	json_put(v, "sha256", digest_json(&c->digest));
 	json_put(v, "samples", json_int((int64_t)c->samples));
 	json_put(v, "norm", json_num(c->norm));
 	json_put(v, "time", ctl_time_json(c->time_ms));
-	json_put(v, "metrics", metrics);
+	json_put(v, "metrics", metrics_json(&c->metrics));
 	return v;
 }
 
 struct json *ctl_round_json(const struct wire_round *r)
 {
-	struct json *v = json_map(), *list = json_list();
+	struct json *v = json_map(), *list = json_list(), *reports = json_list();
 	for (size_t i = 0; i < r->n_contributions; i++)
 		json_push(list, contribution_json(&r->contributions[i]));
+	for (size_t i = 0; i < r->n_reports; i++)
+		json_push(reports, report_json(&r->reports[i]));
 	json_put(v, "round", json_int(r->round));
 	json_put(v, "phase", json_str(r->phase));
 	json_put(v, "cohort", json_int(r->cohort));
@@ -259,7 +279,9 @@ struct json *ctl_round_json(const struct wire_round *r)
 	json_put(v, "model_sha256", digest_json(&r->model));
 	json_put(v, "bytes_up", json_int((int64_t)r->bytes_up));
 	json_put(v, "bytes_down", json_int((int64_t)r->bytes_down));
+	json_put(v, "reason", json_str(r->reason[0] != '\0' ? r->reason : NULL));
 	json_put(v, "contributions", list);
+	json_put(v, "reports", reports);
 	return v;
 }
 

@@ -92,6 +92,8 @@ static enum err print_job(const struct wire_job *j)
 	       j->name, wire_job_state_name(j->state), j->round, j->rounds);
 	printf("started  %s\n", ctl_time(j->created_ms, text));
 	printf("ended    %s\n", ctl_time(j->ended_ms, text));
+	if (j->reason[0] != '\0')
+		printf("reason   %s\n", j->reason);
 	printf("source   %s\n", digest_format(&j->source, digest));
 	printf("model    %s\n", digest_is_zero(&j->model) ? "none yet" : digest_format(&j->model, digest));
 	if (j->config.n == 0)
@@ -183,6 +185,60 @@ const struct cli_command command_job_stop = {
 
 /* ---- rounds ---- */
 
+static const char *loss_text(const struct wire_round *r, char out[CTL_TEXT_SIZE])
+{
+	double mean;
+	if (ctl_round_mean(r, "train_loss", &mean))
+		snprintf(out, CTL_TEXT_SIZE, "%.4f", mean);
+	else
+		snprintf(out, CTL_TEXT_SIZE, "-");
+	return out;
+}
+
+static void add_round(struct table *t, const struct wire_round *r)
+{
+	char time[CTL_TEXT_SIZE], digest[CTL_TEXT_SIZE], loss[CTL_TEXT_SIZE];
+	table_row(t, "%" PRIu32 "|%s|%" PRIu32 " of %" PRIu32 "|||%s|%s|%s", r->round, r->phase, r->accepted, r->cohort,
+		  loss_text(r, loss), ctl_time(r->closed_ms, time), ctl_short(&r->model, digest));
+	for (size_t i = 0; i < r->n_contributions; i++) {
+		const struct wire_contribution *c = &r->contributions[i];
+		struct wire_round one = {.n_contributions = 1, .contributions = &r->contributions[i]};
+		table_row(t, "||  %s|%" PRIu64 "|%.4g|%s|%s|%s", c->plant, c->samples, c->norm, loss_text(&one, loss),
+			  ctl_time(c->time_ms, time), ctl_short(&c->digest, digest));
+	}
+}
+
+static void add_report(struct table *t, uint32_t round, const struct wire_plant_report *r)
+{
+	char text[WIRE_METRICS_MAX * (WIRE_NAME_SIZE + CTL_TEXT_SIZE)] = "-", time[CTL_TEXT_SIZE];
+	for (size_t i = 0, at = 0; i < r->metrics.n; i++)
+		at += (size_t)snprintf(text + at, sizeof text - at, "%s%s %.4g", i > 0 ? ", " : "",
+				       r->metrics.v[i].name, r->metrics.v[i].value);
+	table_row(t, "%" PRIu32 "|%s|%s|%s|%s", round, r->plant, r->taken ? "yes" : "no", ctl_time(r->time_ms, time),
+		  text);
+}
+
+/* Why rounds were abandoned, and what plants make of the models. */
+static enum err print_details(const struct wire_rounds *rounds)
+{
+	size_t n_reports = 0;
+	for (size_t i = 0; i < rounds->n; i++) {
+		const struct wire_round *r = &rounds->v[i];
+		if (r->reason[0] != '\0')
+			printf("round %" PRIu32 " was %s: %s\n", r->round, r->phase, r->reason);
+		n_reports += r->n_reports;
+	}
+	if (n_reports == 0)
+		return ERR_OK;
+	struct table *t = table_new(">model of round|plant|taken into use|reported|on its held-out data");
+	for (size_t i = 0; i < rounds->n; i++) {
+		for (size_t k = 0; k < rounds->v[i].n_reports; k++)
+			add_report(t, rounds->v[i].round, &rounds->v[i].reports[k]);
+	}
+	printf("\n");
+	return print_table(t);
+}
+
 static enum err print_rounds(const struct wire_rounds *rounds, bool json)
 {
 	if (json) {
@@ -192,25 +248,10 @@ static enum err print_rounds(const struct wire_rounds *rounds, bool json)
 		return ctl_print_json(list);
 	}
 	struct table *t = table_new(">round|phase|plant|>samples|>norm|>loss|time|digest");
-	for (size_t i = 0; i < rounds->n; i++) {
-		const struct wire_round *r = &rounds->v[i];
-		char time[CTL_TEXT_SIZE], digest[CTL_TEXT_SIZE], loss[32] = "-";
-		double mean;
-		if (ctl_round_mean(r, "train_loss", &mean))
-			snprintf(loss, sizeof loss, "%.4f", mean);
-		table_row(t, "%" PRIu32 "|%s|%" PRIu32 " of %" PRIu32 "|||%s|%s|%s", r->round, r->phase, r->accepted,
-			  r->cohort, loss, ctl_time(r->closed_ms, time), ctl_short(&r->model, digest));
-		for (size_t k = 0; k < r->n_contributions; k++) {
-			const struct wire_contribution *c = &r->contributions[k];
-			struct wire_round one = {.n_contributions = 1, .contributions = &r->contributions[k]};
-			snprintf(loss, sizeof loss, "-");
-			if (ctl_round_mean(&one, "train_loss", &mean))
-				snprintf(loss, sizeof loss, "%.4f", mean);
-			table_row(t, "||  %s|%" PRIu64 "|%.4g|%s|%s|%s", c->plant, c->samples, c->norm, loss,
-				  ctl_time(c->time_ms, time), ctl_short(&c->digest, digest));
-		}
-	}
-	return print_table(t);
+	for (size_t i = 0; i < rounds->n; i++)
+		add_round(t, &rounds->v[i]);
+	TRY(print_table(t));
+	return print_details(rounds);
 }
 
 static enum err rounds(const void *p, const char *const *words, size_t n_words)
@@ -238,7 +279,8 @@ const struct cli_command command_rounds = {
 	.summary = "who contributed what to which round",
 	.help = "JOB is a job's number or name. A line for each round (how many plants of how many, mean training loss "
 		"where plants share it, the new\n"
-		"model's digest), and below it one for each accepted update.\n\n"
+		"model's digest), and below it one for each accepted update. Then why rounds were abandoned, and what "
+		"plants report about the models.\n\n"
 		"Example:\n  hansactl --dir /var/lib/hansa rounds 1\n",
 	.options = options,
 	.args_size = sizeof(struct ctl_args),

@@ -33,6 +33,17 @@ static struct json *lineage(const struct digest *parent, size_t carried)
 	return json_put(meta, "hansa.head", json_str(carried > 0 ? "carried" : "new"));
 }
 
+static void say_carried(size_t carried, size_t n)
+{
+	if (carried == n)
+		fprintf(stderr, "base model: all %zu outputs carried over from the source\n", n);
+	else if (carried == 0)
+		fprintf(stderr, "base model: all %zu outputs are new\n", n);
+	else
+		fprintf(stderr, "base model: %zu of %zu outputs carried over from the source, the others new\n",
+			carried, n);
+}
+
 /* The base model for the job's classes, in a file of its own. */
 static enum err transfer(const char *source_path, const char *model_path, const struct job_config *config,
 			 const char *out)
@@ -56,8 +67,7 @@ static enum err transfer(const char *source_path, const char *model_path, const 
 		json_free(meta);
 	}
 	if (err == ERR_OK)
-		fprintf(stderr, "base model: %zu of %zu outputs carried over from the source, the others new\n",
-			carried, m->n_outputs);
+		say_carried(carried, m->n_outputs);
 	model_free(source);
 	model_free(m);
 	return err;

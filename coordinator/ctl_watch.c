@@ -34,10 +34,10 @@ static enum err print_round(const struct watch *w, const struct wire_round *r)
 		if (ctl_round_mean(r, "train_loss", &mean))
 			snprintf(loss, sizeof loss, "  training loss %.4f", mean);
 		progress("%s", "");
-		printf("round %3" PRIu32 "  %-9s  %" PRIu32 " of %" PRIu32 " plants  %6.1f s  model %s%s\n", r->round,
-		       r->phase, r->accepted, r->cohort,
+		printf("round %3" PRIu32 "  %-9s  %" PRIu32 " of %" PRIu32 " plants  %6.1f s  model %s%s%s%s\n",
+		       r->round, r->phase, r->accepted, r->cohort,
 		       r->closed_ms > r->opened_ms ? (double)(r->closed_ms - r->opened_ms) / 1000 : 0,
-		       ctl_short(&r->model, model), loss);
+		       ctl_short(&r->model, model), loss, r->reason[0] != '\0' ? "  " : "", r->reason);
 	}
 	fflush(stdout);
 	return ERR_OK;
@@ -69,9 +69,10 @@ static enum err print_end(const struct watch *w, const struct wire_job *j)
 		printf("job %" PRIu64 " (%s) is done; model %s\n", j->job, j->name, digest_format(&j->model, model));
 	if (j->state == WIRE_JOB_DONE)
 		return ERR_OK;
-	return err_set(ERR_STATE, "job %" PRIu64 " (%s) %s in round %" PRIu32 "%s", j->job, j->name,
-		       j->state == WIRE_JOB_FAILED ? "failed" : "was stopped", j->round,
-		       j->state == WIRE_JOB_FAILED ? "; the coordinator's log says why" : "");
+	bool says_why = j->state == WIRE_JOB_FAILED && j->reason[0] != '\0';
+	return err_set(ERR_STATE, "job %" PRIu64 " (%s) %s in round %" PRIu32 "%s%s", j->job, j->name,
+		       j->state == WIRE_JOB_FAILED ? "failed" : "was stopped", j->round, says_why ? ": " : "",
+		       says_why ? j->reason : "");
 }
 
 /* ---- following ---- */

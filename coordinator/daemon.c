@@ -92,9 +92,17 @@ static enum err listen_enrolment(struct daemon *d, struct bytes chain)
 	return ERR_OK;
 }
 
-static enum err serve(struct daemon *d)
+/* The operator's credential may have been moved to another machine, as it should be; and no plant has to wait because it is in disorder. */
+static void tell_operator(const struct daemon *d)
 {
 	char path[PATH_SIZE];
+	path_join(path, d->federation.dir, "operator");
+	if (file_exists(path) && credential_set_address(path, d->address) != ERR_OK)
+		log_warn("serve", "%s: writing this coordinator's address: %s", path, err_text());
+}
+
+static enum err serve(struct daemon *d)
+{
 	struct buf chain;
 	TRY(open_engine(d));
 	TRY(federation_chain(&d->federation, &chain));
@@ -104,7 +112,8 @@ static enum err serve(struct daemon *d)
 	buf_deinit(&chain);
 	TRY(err);
 	enrol_set_addresses(d->service.enrol, d->address, d->enrolment != NULL ? d->enrolment_address : NULL);
-	return credential_set_address(path_join(path, d->federation.dir, "operator"), d->address);
+	tell_operator(d);
+	return ERR_OK;
 }
 
 enum err daemon_start(const char *settings_path, struct daemon **ret_daemon)

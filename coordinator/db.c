@@ -5,6 +5,8 @@
  */
 #include "coordinator/db_schema.h"
 
+#include "base/text.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,6 +128,23 @@ void db_text(struct query *q, int column, char *out, size_t size)
 		n = 0;
 	}
 	memcpy(out, text, n);
+	out[n] = '\0';
+}
+
+void db_show_reason(const char *reason, char out[WIRE_REASON_SIZE])
+{
+	size_t left = strlen(reason), n = 0;
+	while (left > 0) {
+		size_t k = text_utf8_next(reason, left);
+		bool plain = k > 1 || (k == 1 && (unsigned char)*reason >= 0x20 && *reason != 0x7f);
+		k = k > 0 ? k : 1;
+		if (n + k >= WIRE_REASON_SIZE)
+			break;
+		memcpy(out + n, plain ? reason : "?", plain ? k : 1);
+		n += plain ? k : 1;
+		reason += k;
+		left -= k;
+	}
 	out[n] = '\0';
 }
 

@@ -117,7 +117,7 @@ struct update_row {
 	struct wire_metrics metrics;
 };
 
-/* As operators see them; the configuration and the contributions are left out. */
+/* As operators see them; the configuration, the contributions and the reports are left out. */
 void db_show_job(const struct job_row *j, struct wire_job *ret_job);
 void db_show_round(const struct round_row *r, struct wire_round *ret_round);
 
@@ -169,7 +169,12 @@ MUST_CHECK enum err db_update_get(struct db *db, uint64_t job, uint32_t round, c
 				  struct update_row *ret_update); /* ERR_NOT_FOUND */
 MUST_CHECK enum err db_update_list(struct db *db, uint64_t job, uint32_t round, struct update_row **ret_updates,
 				   size_t *ret_n); /* by plant; free() */
+/* Of an open round; ERR_INTERNAL otherwise. */
+MUST_CHECK enum err db_update_drop(struct db *db, const struct update_row *u);
 /* Replaces an earlier one of the same plant and round. */
 MUST_CHECK enum err db_report_put(struct db *db, const char *plant, const struct wire_report *r, int64_t now_ms);
+/* By plant; free(). */
+MUST_CHECK enum err db_report_list(struct db *db, uint64_t job, uint32_t round, struct wire_plant_report **ret_reports,
+				   size_t *ret_n);
 
 #endif

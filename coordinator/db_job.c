@@ -27,6 +27,7 @@ void db_show_job(const struct job_row *j, struct wire_job *ret_job)
 		.ended_ms = (uint64_t)j->ended_ms,
 	};
 	snprintf(ret_job->name, sizeof ret_job->name, "%s", j->name);
+	db_show_reason(j->reason, ret_job->reason);
 }
 
 static enum err insert_job(struct db *db, const struct job_row *j, uint64_t *ret_id)

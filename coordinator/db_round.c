@@ -28,6 +28,7 @@ void db_show_round(const struct round_row *r, struct wire_round *ret_round)
 		.model = r->model,
 	};
 	snprintf(ret_round->phase, sizeof ret_round->phase, "%s", round_phase_name(r->state.phase));
+	db_show_reason(r->reason, ret_round->reason);
 }
 
 enum err db_write_round(struct db *db, uint64_t job, const struct round_row *r)

@@ -79,6 +79,31 @@ enum err db_update_add(struct db *db, const struct update_row *u)
 	return sql_end_transaction(db->sql, insert_update(db, u));
 }
 
+static enum err drop_update(struct db *db, const struct update_row *u)
+{
+	struct query *q =
+		sql_query(db->sql, "DELETE FROM contribution WHERE job = ?1 AND round = ?2 AND plant = ?3 AND EXISTS "
+				   "(SELECT 1 FROM round WHERE job = ?1 AND number = ?2 AND phase = 'open')");
+	sql_bind_int(q, (int64_t)u->job);
+	sql_bind_int(q, u->round);
+	sql_bind_text(q, u->plant);
+	TRY(sql_end(q));
+	if (sql_changes(db->sql) != 1)
+		return err_set(ERR_INTERNAL, "no update of %s in an open round %lu of job %llu", u->plant,
+			       (unsigned long)u->round, (unsigned long long)u->job);
+	q = sql_query(db->sql, "UPDATE round SET bytes_up = bytes_up - ? WHERE job = ? AND number = ?");
+	sql_bind_int(q, (int64_t)u->size);
+	sql_bind_int(q, (int64_t)u->job);
+	sql_bind_int(q, u->round);
+	return sql_end(q);
+}
+
+enum err db_update_drop(struct db *db, const struct update_row *u)
+{
+	TRY(sql_begin(db->sql));
+	return sql_end_transaction(db->sql, drop_update(db, u));
+}
+
 #define UPDATE_COLUMNS "job, round, plant, digest, size, samples, norm, time_ms, metrics"
 
 static void read_update(struct query *q, struct update_row *u)
@@ -149,4 +174,38 @@ enum err db_report_put(struct db *db, const char *plant, const struct wire_repor
 	bind_metrics(q, &r->metrics);
 	sql_bind_int(q, now_ms);
 	return sql_end(q);
+}
+
+static void read_report(struct query *q, struct wire_plant_report *r)
+{
+	*r = (struct wire_plant_report){
+		.model = db_digest(q, 1),
+		.taken = db_count(q, 2, 1) != 0,
+		.time_ms = db_count(q, 4, INT64_MAX),
+	};
+	db_text(q, 0, r->plant, sizeof r->plant);
+	read_metrics(q, 3, &r->metrics);
+}
+
+enum err db_report_list(struct db *db, uint64_t job, uint32_t round, struct wire_plant_report **ret_reports,
+			size_t *ret_n)
+{
+	struct wire_plant_report *list = NULL;
+	size_t n = 0;
+	struct query *q = sql_query(db->sql, "SELECT plant, model, taken, metrics, time_ms FROM report "
+					     "WHERE job = ? AND round = ? ORDER BY plant");
+	sql_bind_int(q, job <= INT64_MAX ? (int64_t)job : -1);
+	sql_bind_int(q, round);
+	while (sql_next(q)) {
+		list = DB_GROW(list, n);
+		read_report(q, &list[n++]);
+	}
+	enum err err = sql_end(q);
+	if (err != ERR_OK) {
+		free(list);
+		return err;
+	}
+	*ret_reports = list;
+	*ret_n = n;
+	return ERR_OK;
 }

@@ -94,7 +94,7 @@ static enum err resume(struct engine *e, const struct job_row *j)
 {
 	struct run *r = NULL;
 	int64_t now = engine_wall_ms(e);
-	enum err err = e->n_runs < ENGINE_JOBS_MAX ? run_load(e->config.db, j->id, &r)
+	enum err err = e->n_runs < ENGINE_JOBS_MAX ? run_load(e->config.db, e->config.dir, j->id, &r)
 						   : err_set(ERR_LIMIT, "more jobs are running than fit");
 	if (err == ERR_OK)
 		err = check_models(e, r);
@@ -115,10 +115,7 @@ static enum err resume(struct engine *e, const struct job_row *j)
 	/* Watchers from before the restart have seen lower versions: those began at an earlier time. */
 	r->version = (uint64_t)now;
 	engine_add_run(e, r);
-	for (size_t i = 0; i < r->n_seats; i++) {
-		if (!registry_is_enrolled(e->config.registry, ROLE_PLANT, r->seats[i].plant))
-			engine_dismiss(e, r, r->seats[i].plant);
-	}
+	engine_dismiss_absent(e, r);
 	log_info("engine", "resumed job %llu (%s): round %lu is %s with %lu of %lu updates", (unsigned long long)r->id,
 		 r->name, (unsigned long)r->round.number, round_phase_name(r->round.phase),
 		 (unsigned long)r->round.accepted, (unsigned long)r->round.cohort);

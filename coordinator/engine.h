@@ -14,7 +14,8 @@
 #include "coordinator/store.h"
 
 enum {
-	ENGINE_JOBS_MAX = 64, /* running at a time */
+	ENGINE_JOBS_MAX = 64,   /* running at a time */
+	ENGINE_STOP_MS = 20000, /* how long a stop waits for the job's end; less than the call's time */
 };
 
 struct engine_config {
@@ -25,6 +26,7 @@ struct engine_config {
 	struct registry *registry;
 	uint64_t upload_bytes_max; /* of one update */
 	int64_t hold_ms;           /* how long a call waits before it is answered "nothing yet" */
+	int64_t stop_ms;           /* how long a stop waits for the job's end; 0: ENGINE_STOP_MS */
 	/* Clocks; NULL: the machine's. Deadlines go by the wall clock, waiting by the monotonic one. */
 	int64_t (*wall_ms)(void);
 	int64_t (*monotonic_ms)(void);
@@ -54,7 +56,7 @@ bool engine_forget(struct engine *e, const char *who, const void *call);
  * An update on its way in, in three steps: begin checks the head against the round, add takes the pieces, commit makes it count. What is
  * not committed is aborted. ERR_STALE: not the round that is open, its deadline has passed, or another base; ERR_DENIED: not in its cohort;
  * ERR_SHAPE: other manifest or size; ERR_LIMIT, ERR_NUMERIC: samples, norm, values; ERR_DUPLICATE: another update of this plant counts
- * already; ERR_UNAVAILABLE: an earlier stream of it has not ended. When this very update counts already, *ret_upload is NULL and the receipt
+ * already; ERR_UNAVAILABLE: an earlier stream of it has not ended, or it cannot be stored now. When this very update counts already, *ret_upload is NULL and the receipt
  * says so.
  */
 struct upload; /* thread: one at a time */
@@ -73,7 +75,8 @@ void engine_sent(struct engine *e, const char *plant, const struct digest *model
 
 /* ERR_NOT_FOUND: source not published; ERR_CONFIG, ERR_SHAPE, ERR_NUMERIC, ERR_LIMIT: cannot work; ERR_STATE: the name is running. */
 MUST_CHECK enum err engine_job_start(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job);
-/* Returns when the job has ended; a round that is sealed is committed first. ERR_NOT_FOUND; ERR_STATE: it had ended before. */
+/* Returns when the job has ended; a round that is sealed is committed first. ERR_NOT_FOUND; ERR_STATE: it had ended before;
+ * ERR_UNAVAILABLE: that takes longer than stop_ms, but the job will stop. */
 MUST_CHECK enum err engine_job_stop(struct engine *e, uint64_t job);
 void engine_watch(struct engine *e, const char *who, const struct wire_watch_request *request, answer_fn answer,
 		  void *call);

@@ -4,6 +4,7 @@
 #include "coordinator/engine_parts.h"
 
 #include "base/log.h"
+#include "coordinator/trouble.h"
 #include "ml/safetensors.h"
 #include "update/fixed.h"
 
@@ -127,6 +128,7 @@ static enum err launch(struct engine *e, struct job_row *j, struct plan *plan, s
 		run_open_round(r, &first);
 		r->version = (uint64_t)j->created_ms;
 		engine_add_run(e, r);
+		engine_dismiss_absent(e, r);
 		engine_tell_open(e, r, &notices);
 		*ret_job = r->id;
 		engine_wake(e);
@@ -161,14 +163,14 @@ static enum err start(struct engine *e, const struct wire_start_job *request, st
 	return err;
 }
 
-/* A place in the list, so that whoever is durable also fits. */
+/* A place in the list, so that whoever is durable also fits. `name` is borrowed until leave_place(). */
 static enum err take_place(struct engine *e, const char *name)
 {
 	enum err err = ERR_OK;
 	pthread_mutex_lock(&e->lock);
 	if (e->draining)
 		err = err_set(ERR_UNAVAILABLE, ENGINE_STOPPING);
-	else if (e->n_runs + e->starting >= ENGINE_JOBS_MAX)
+	else if (e->n_runs + e->n_starting >= ENGINE_JOBS_MAX)
 		err = err_set(ERR_LIMIT, "%d jobs are running; wait for one to end, or stop one", ENGINE_JOBS_MAX);
 	for (size_t i = 0; err == ERR_OK && i < e->n_runs; i++) {
 		if (strcmp(e->runs[i]->name, name) == 0)
@@ -177,16 +179,23 @@ static enum err take_place(struct engine *e, const char *name)
 				      "); stop it first, or choose another name",
 				      name, e->runs[i]->id);
 	}
+	for (size_t i = 0; err == ERR_OK && i < e->n_starting; i++) {
+		if (strcmp(e->starting[i], name) == 0)
+			err = err_set(ERR_STATE, "a job named %s is being started", name);
+	}
 	if (err == ERR_OK)
-		e->starting++;
+		e->starting[e->n_starting++] = name;
 	pthread_mutex_unlock(&e->lock);
 	return err;
 }
 
-static void leave_place(struct engine *e)
+static void leave_place(struct engine *e, const char *name)
 {
+	size_t at = 0;
 	pthread_mutex_lock(&e->lock);
-	e->starting--;
+	while (e->starting[at] != name)
+		at++;
+	e->starting[at] = e->starting[--e->n_starting];
 	pthread_mutex_unlock(&e->lock);
 }
 
@@ -198,7 +207,7 @@ enum err engine_job_start(struct engine *e, const struct wire_start_job *request
 	enum err err = take_place(e, plan->config.name);
 	if (err == ERR_OK) {
 		err = start(e, request, plan, source_size, ret_job);
-		leave_place(e);
+		leave_place(e, plan->config.name);
 	}
 	plan_release(plan);
 	return err;
@@ -215,6 +224,25 @@ static enum err why_not_running(struct engine *e, uint64_t job)
 	return err;
 }
 
+/* A round that is sealed is committed first, and a full disk may hold that up for as long as it likes. */
+static enum err wait_for_end(struct engine *e, uint64_t job)
+{
+	struct timespec until;
+	int late = 0;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	int64_t ms = e->config.stop_ms != 0 ? e->config.stop_ms : ENGINE_STOP_MS;
+	until.tv_sec += ms / 1000 + (until.tv_nsec / 1000000 + ms % 1000) / 1000;
+	until.tv_nsec = (until.tv_nsec + ms % 1000 * 1000000) % 1000000000;
+	while (e->threaded && !e->draining && late == 0 && engine_find(e, job) != NULL)
+		late = pthread_cond_timedwait(&e->ended, &e->lock, &until);
+	if (!e->threaded || engine_find(e, job) == NULL)
+		return ERR_OK;
+	return e->draining
+		       ? err_set(ERR_UNAVAILABLE, ENGINE_STOPPING)
+		       : err_set(ERR_UNAVAILABLE,
+				 "job %" PRIu64 " will stop when its present step is done; see hansactl job show", job);
+}
+
 enum err engine_job_stop(struct engine *e, uint64_t job)
 {
 	enum err err = ERR_OK;
@@ -225,11 +253,8 @@ enum err engine_job_stop(struct engine *e, uint64_t job)
 		r->stop_asked = true;
 		r->retry_at_ms = 0;
 		engine_wake(e);
+		err = wait_for_end(e, job);
 	}
-	while (e->threaded && !e->draining && engine_find(e, job) != NULL)
-		pthread_cond_wait(&e->ended, &e->lock);
-	if (running && e->draining && engine_find(e, job) != NULL)
-		err = err_set(ERR_UNAVAILABLE, ENGINE_STOPPING);
 	pthread_mutex_unlock(&e->lock);
 	return running ? err : why_not_running(e, job);
 }
@@ -249,6 +274,14 @@ bool engine_dismiss(struct engine *e, struct run *r, const char *plant)
 	r->round.cohort--;
 	r->version++;
 	return true;
+}
+
+void engine_dismiss_absent(struct engine *e, struct run *r)
+{
+	for (size_t i = 0; i < r->n_seats; i++) {
+		if (!registry_is_enrolled(e->config.registry, ROLE_PLANT, r->seats[i].plant))
+			engine_dismiss(e, r, r->seats[i].plant);
+	}
 }
 
 void engine_revoked(struct engine *e, const char *plant)
@@ -271,15 +304,17 @@ void engine_revoked(struct engine *e, const char *plant)
 
 /* ---- reports and figures ---- */
 
-enum err engine_report(struct engine *e, const char *plant, const struct wire_report *report)
+static enum err take_report(struct engine *e, const char *plant, const struct wire_report *report)
 {
 	struct job_row j;
 	uint64_t id;
 	enum wire_job_state state;
 	/* The first job after the one before it is the job itself when the plant is in it. */
-	if (report->job == 0 || db_job_after(e->config.db, plant, report->job - 1, &id, &state) != ERR_OK ||
-	    id != report->job)
+	enum err err =
+		report->job == 0 ? ERR_NOT_FOUND : db_job_after(e->config.db, plant, report->job - 1, &id, &state);
+	if (err == ERR_NOT_FOUND || (err == ERR_OK && id != report->job))
 		return err_set(ERR_NOT_FOUND, "%s is in no job %" PRIu64, plant, report->job);
+	TRY(err);
 	TRY(db_job_get(e->config.db, id, &j));
 	uint32_t last = j.round;
 	job_row_deinit(&j);
@@ -287,6 +322,11 @@ enum err engine_report(struct engine *e, const char *plant, const struct wire_re
 		return err_set(ERR_STALE, "job %" PRIu64 " has no round %" PRIu32 " yet", id, report->round);
 	TRY(db_job_owns(e->config.db, plant, &report->model));
 	return db_report_put(e->config.db, plant, report, engine_wall_ms(e));
+}
+
+enum err engine_report(struct engine *e, const char *plant, const struct wire_report *report)
+{
+	return trouble_hide(take_report(e, plant, report), "recording a report", TROUBLE_STORE);
 }
 
 void engine_sent(struct engine *e, const char *plant, const struct digest *model, uint64_t bytes)

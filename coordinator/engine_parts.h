@@ -27,7 +27,8 @@ struct engine {
 	pthread_cond_t ended;              /* a job has ended, or the engine drains */
 	struct run *runs[ENGINE_JOBS_MAX]; /* running jobs, by id */
 	size_t n_runs;
-	size_t starting; /* jobs that are being started: they will need a place */
+	const char *starting[ENGINE_JOBS_MAX]; /* borrowed: names of jobs that are being started, which need a place */
+	size_t n_starting;
 	bool draining, closing;
 	bool woken; /* something has come up since the thread began its pass */
 	struct lobby lobby;
@@ -52,10 +53,10 @@ void engine_tell_open(struct engine *e, const struct run *r, struct notices *out
 /* The job has left the list: collect its plants and watchers. */
 void engine_tell_end(struct engine *e, const struct run *r, struct notices *out);
 void engine_expire(struct engine *e, int64_t monotonic_ms, struct notices *out); /* those whose time is over */
-/* May this plant train in this run now? */
-bool engine_has_task(const struct run *r, const char *plant, int64_t now_ms);
 /* An open round does not wait any longer for plants that are not enrolled. Returns whether something changed. */
 bool engine_dismiss(struct engine *e, struct run *r, const char *plant);
+/* The same for all plants of a round that has just been opened: one may have been revoked since its cohort was chosen. */
+void engine_dismiss_absent(struct engine *e, struct run *r);
 
 /* ---- the engine's thread, without the lock ---- */
 

@@ -80,6 +80,7 @@ static enum err run_rule(struct engine *e, struct run *r, const struct aggregate
 	struct json *meta = lineage(e, r);
 	struct aggregate_job job = {
 		.base_path = store_path(e->config.store, &r->base, base),
+		.base_digest = &r->base,
 		.manifest = r->plan->manifest,
 		.inputs = inputs,
 		.n_inputs = n,
@@ -197,6 +198,7 @@ static void install(struct engine *e, struct run *r, const struct round_close *c
 	r->version++;
 	if (s->has_next) {
 		run_open_round(r, &s->next);
+		engine_dismiss_absent(e, r);
 		engine_tell_open(e, r, &notices);
 	} else {
 		r->todo = ROUND_NOTHING;

@@ -10,12 +10,15 @@
 
 #include "base/log.h"
 #include "coordinator/spool.h"
+#include "coordinator/trouble.h"
 #include "update/fixed.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const char spooling[] = "spooling an update";
 
 struct upload {
 	struct engine *engine;
@@ -95,7 +98,8 @@ static enum err judge(const struct engine *e, const char *plant, const struct wi
 static enum err why_not_open(struct engine *e, const struct wire_head *head, enum err refusal, const char *text)
 {
 	struct job_row j;
-	TRY(db_job_get(e->config.db, head->update.job, &j)); /* ERR_NOT_FOUND: there has never been such a job */
+	/* ERR_NOT_FOUND: there has never been such a job. */
+	TRY(trouble_hide(db_job_get(e->config.db, head->update.job, &j), "looking for a job", TROUBLE_READ));
 	job_row_deinit(&j);
 	return err_set(refusal, "%s", text);
 }
@@ -109,8 +113,10 @@ static enum err look_back(struct engine *e, const char *plant, const struct wire
 	enum err err = db_update_get(e->config.db, head->update.job, head->update.round, plant, &u);
 	if (err == ERR_OK && digest_equal(&u.digest, &head->digest))
 		write_receipt(head, u.time_ms, true, ret_receipt);
-	else
+	else if (err == ERR_OK || err == ERR_NOT_FOUND)
 		err = why_not_open(e, head, refusal, text);
+	else
+		err = trouble_hide(err, "looking for an update", TROUBLE_READ);
 	free(text);
 	return err;
 }
@@ -157,6 +163,7 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	u->key = (struct spool_key){.job = r->id, .round = head->update.round, .plant = s->plant};
 	err = spool_begin(e->config.dir, &u->key, r->plan->manifest, r->plan->config.norm_max, head->size,
 			  &head->digest, &u->entry);
+	err = trouble_hide_file(err, spooling, TROUBLE_STORE);
 	if (err != ERR_OK) {
 		let_go(u);
 		return err;
@@ -178,7 +185,7 @@ static enum err still_open(struct upload *u)
 enum err engine_upload_add(struct upload *u, struct bytes piece)
 {
 	TRY(still_open(u));
-	return spool_add(u->entry, piece);
+	return trouble_hide_file(spool_add(u->entry, piece), spooling, TROUBLE_STORE);
 }
 
 void engine_upload_abort(struct upload *u)
@@ -253,10 +260,11 @@ static enum err record(struct upload *u, double norm, struct wire_receipt *ret_r
 		err = db_update_add(u->engine->config.db, &row);
 		count(u, &row, err == ERR_OK);
 	}
-	if (err != ERR_OK) {
+	/* A commit that failed may come back after a crash: only a refusal says that there is no row, and then the file goes. The same
+	 * update, sent again, finds the file and is welcome. */
+	if (err == ERR_STALE || err == ERR_DUPLICATE)
 		drop_file(u);
-		return err;
-	}
+	TRY(trouble_hide(err, "recording an update", TROUBLE_STORE));
 	log_info("round", "accepted job=%" PRIu64 " round=%" PRIu32 " plant=%s samples=%" PRIu64 " norm=%.4g", row.job,
 		 row.round, row.plant, row.samples, norm);
 	write_receipt(&u->head, row.time_ms, false, ret_receipt);
@@ -271,7 +279,7 @@ enum err engine_upload_commit(struct upload *u, struct wire_receipt *ret_receipt
 		engine_upload_abort(u);
 		return err;
 	}
-	err = spool_finish(u->entry, &norm);
+	err = trouble_hide_file(spool_finish(u->entry, &norm), spooling, TROUBLE_STORE);
 	if (err == ERR_OK)
 		spool_free(u->entry);
 	else

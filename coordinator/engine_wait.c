@@ -10,6 +10,7 @@
 #include "coordinator/engine_parts.h"
 
 #include "base/log.h"
+#include "coordinator/trouble.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,18 +19,25 @@
 
 enum { CHECK_MAX = 64 };
 
-bool engine_has_task(const struct run *r, const char *plant, int64_t now_ms)
+/* Does the plant want none of this round? It has found that it cannot take part in it. */
+static bool is_skipped(const struct waiter *w, const struct run *r)
 {
-	const struct seat *s = run_seat(r, plant);
+	return w->job == r->id && (w->round == 0 || w->round == r->round.number);
+}
+
+/* May this plant train in this run now? */
+static bool has_task(const struct waiter *w, const struct run *r, int64_t now_ms)
+{
+	const struct seat *s = run_seat(r, w->who);
 	bool open = r->round.phase == ROUND_OPEN && !r->closing && !r->stop_asked && now_ms < r->round.deadline_ms;
-	return open && s != NULL && s->invited && !s->accepted;
+	return open && s != NULL && s->invited && !s->accepted && !is_skipped(w, r);
 }
 
 /* Of several running jobs the oldest. */
-static struct run *find_task(const struct engine *e, const char *plant, int64_t now_ms)
+static struct run *find_task(const struct engine *e, const struct waiter *w, int64_t now_ms)
 {
 	for (size_t i = 0; i < e->n_runs; i++) {
-		if (engine_has_task(e->runs[i], plant, now_ms))
+		if (has_task(w, e->runs[i], now_ms))
 			return e->runs[i];
 	}
 	return NULL;
@@ -54,6 +62,8 @@ void engine_task(struct engine *e, const char *plant, const struct wire_task_req
 	int64_t now = engine_wall_ms(e);
 	struct waiter *w = waiter_new(e, WAITER_TASK, plant, answer, call);
 	w->seen = request->finished_job;
+	w->job = request->skip_job;
+	w->round = request->skip_round;
 	registry_saw(e->config.registry, ROLE_PLANT, plant, request->software, now);
 	pthread_mutex_lock(&e->lock);
 	struct waiter *older = lobby_task_of(&e->lobby, plant);
@@ -61,7 +71,7 @@ void engine_task(struct engine *e, const char *plant, const struct wire_task_req
 		lobby_remove(&e->lobby, older);
 		notice_wait(&notices, older);
 	}
-	const struct run *r = find_task(e, plant, now);
+	const struct run *r = find_task(e, w, now);
 	if (e->draining) {
 		notice_refuse(&notices, w, ERR_UNAVAILABLE, ENGINE_STOPPING);
 	} else if (r != NULL) {
@@ -126,7 +136,7 @@ void engine_tell_open(struct engine *e, const struct run *r, struct notices *out
 	int64_t now = engine_wall_ms(e);
 	for (struct waiter *w = e->lobby.first, *next; w != NULL; w = next) {
 		next = w->next;
-		if (w->kind != WAITER_TASK || !engine_has_task(r, w->who, now))
+		if (w->kind != WAITER_TASK || !has_task(w, r, now))
 			continue;
 		lobby_remove(&e->lobby, w);
 		notice_train(out, w, r, now);
@@ -144,13 +154,18 @@ static bool is_kept_back(const struct engine *e, const char *plant, uint64_t see
 	return false;
 }
 
+/* A plant that the database has not been asked about may have missed the end of an older job: the question that follows answers it. */
+static bool hears_of_end(const struct engine *e, const struct waiter *w, const struct run *r)
+{
+	return !w->unchecked && w->seen < r->id && run_seat(r, w->who) != NULL &&
+	       !is_kept_back(e, w->who, w->seen, r->id);
+}
+
 void engine_tell_end(struct engine *e, const struct run *r, struct notices *out)
 {
 	for (struct waiter *w = e->lobby.first, *next; w != NULL; w = next) {
 		next = w->next;
-		bool mine = w->kind == WAITER_WATCH ? w->job == r->id
-						    : w->seen < r->id && run_seat(r, w->who) != NULL &&
-							      !is_kept_back(e, w->who, w->seen, r->id);
+		bool mine = w->kind == WAITER_WATCH ? w->job == r->id : hears_of_end(e, w, r);
 		if (!mine)
 			continue;
 		lobby_remove(&e->lobby, w);
@@ -206,7 +221,8 @@ static size_t pick(struct engine *e, struct question *out, struct notices *notic
 	return n;
 }
 
-static void tell_finished(struct engine *e, const struct question *q, uint64_t job, struct notices *notices)
+/* `job` has ended; 0: nobody knows, and waiting on would miss an end. */
+static void tell_answer(struct engine *e, const struct question *q, uint64_t job, struct notices *notices)
 {
 	pthread_mutex_lock(&e->lock);
 	struct waiter *w = lobby_call(&e->lobby, q->plant, q->call);
@@ -214,7 +230,10 @@ static void tell_finished(struct engine *e, const struct question *q, uint64_t j
 	if (w != NULL && !w->unchecked && w->kind == WAITER_TASK && w->seen == q->seen &&
 	    strcmp(w->who, q->plant) == 0) {
 		lobby_remove(&e->lobby, w);
-		notice_finished(notices, w, job);
+		if (job != 0)
+			notice_finished(notices, w, job);
+		else
+			notice_refuse(notices, w, ERR_UNAVAILABLE, TROUBLE_READ);
 	}
 	pthread_mutex_unlock(&e->lock);
 }
@@ -230,11 +249,13 @@ bool engine_check_lobby(struct engine *e)
 		uint64_t job;
 		enum wire_job_state state;
 		enum err err = db_job_after(e->config.db, questions[i].plant, questions[i].seen, &job, &state);
-		if (err == ERR_OK && state != WIRE_JOB_RUNNING)
-			tell_finished(e, &questions[i], job, &notices);
-		else if (err != ERR_OK && err != ERR_NOT_FOUND)
+		if (err == ERR_OK && state != WIRE_JOB_RUNNING) {
+			tell_answer(e, &questions[i], job, &notices);
+		} else if (err != ERR_OK && err != ERR_NOT_FOUND) {
 			log_error("engine", "looking for a job of %s that has ended: %s", questions[i].plant,
 				  err_text());
+			tell_answer(e, &questions[i], 0, &notices);
+		}
 	}
 	notices_send(&notices, e->config.db);
 	pthread_mutex_lock(&e->lock);

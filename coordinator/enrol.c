@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "certs/joincode.h"
+#include "coordinator/trouble.h"
 #include "crypto/random.h"
 
 #include <pthread.h>
@@ -188,6 +189,9 @@ static enum err redeem_known(struct enrol *e, const struct invite *i, struct byt
 	}
 	if (!digest_equal(&pinned, &i->key))
 		return refuse(from, "the invitation was used by another key");
+	/* The first answer may have failed between the disk and the roster. */
+	if (!registry_is_enrolled(e->federation->registry, i->role, i->name))
+		TRY(registry_reload(e->federation->registry));
 	log_info("enrol", "answered %s from %s once more", who, from);
 	return give(e, buf_bytes(&i->certificate), out);
 }
@@ -236,14 +240,27 @@ static enum err check_not_last(struct enrol *e, enum role role, const char *name
 	return others > 0 ? ERR_OK : err_set(ERR_STATE, "%s is the last operator; enrol another one first", name);
 }
 
+/* In memory first, which cannot fail: who is revoked is out, even when the disk does not take it. */
+static enum err revoke(struct enrol *e, enum role role, const char *name, int64_t now_ms)
+{
+	TRY(check_not_last(e, role, name));
+	registry_revoke(e->federation->registry, role, name);
+	enum err err = db_member_revoke(e->federation->db, role, name, now_ms);
+	if (err != ERR_OK && err != ERR_NOT_FOUND)
+		return trouble_hide(err, "writing a revocation", ENROL_UNWRITTEN);
+	char *text = mem_str(err_text());
+	if (registry_reload(e->federation->registry) != ERR_OK)
+		log_warn("enrol", "reading the roster: %s", err_text());
+	if (err != ERR_OK)
+		err_set(err, "%s", text);
+	free(text);
+	return err;
+}
+
 enum err enrol_revoke(struct enrol *e, enum role role, const char *name, int64_t now_ms)
 {
 	pthread_mutex_lock(&e->lock);
-	enum err err = check_not_last(e, role, name);
-	if (err == ERR_OK)
-		err = db_member_revoke(e->federation->db, role, name, now_ms);
-	if (err == ERR_OK)
-		err = registry_reload(e->federation->registry);
+	enum err err = revoke(e, role, name, now_ms);
 	pthread_mutex_unlock(&e->lock);
 	if (err == ERR_OK)
 		log_info("enrol", "revoked %s %s", role_name(role), name);

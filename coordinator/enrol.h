@@ -28,7 +28,9 @@ MUST_CHECK enum err enrol_invite(struct enrol *e, enum role role, const char *na
 /* ERR_DENIED with ENROL_REFUSED, or ERR_LIMIT. The same secret and key get the same answer again until the invitation expires; wire_enroll_reply_free(). `from`: for the log. */
 MUST_CHECK enum err enrol_redeem(struct enrol *e, const struct wire_enroll_request *request, const char *from,
 				 int64_t now_ms, struct wire_enroll_reply *ret_reply);
-/* ERR_NOT_FOUND; ERR_STATE: the last operator stays. The roster is up to date when this returns. */
+#define ENROL_UNWRITTEN                                                                                                \
+	"it is refused from now on, but that could not be written and a restart would forget it; revoke it again"
+/* ERR_NOT_FOUND; ERR_STATE: the last operator stays; ERR_UNAVAILABLE with ENROL_UNWRITTEN. */
 MUST_CHECK enum err enrol_revoke(struct enrol *e, enum role role, const char *name, int64_t now_ms);
 
 #endif

@@ -1,6 +1,6 @@
 #include "coordinator/notice.h"
 
-#include "base/log.h"
+#include "coordinator/trouble.h"
 #include "crypto/random.h"
 
 #include <stdio.h>
@@ -191,8 +191,8 @@ static void send_one(const struct notice *n, struct db *db)
 	struct buf reply;
 	buf_init(&reply, REPLY_MAX);
 	enum err err = packers[n->kind](n, db, &reply);
-	if (err != ERR_OK && n->kind != KIND_REFUSED && err != ERR_NOT_FOUND)
-		log_error("engine", "an answer about job %llu: %s", (unsigned long long)n->job, err_text());
+	if (n->kind != KIND_REFUSED)
+		err = trouble_hide(err, "packing an answer", TROUBLE_READ);
 	char *text = mem_str(err_text());
 	for (struct waiter *w = n->waiters, *next; w != NULL; w = next) {
 		next = w->next;

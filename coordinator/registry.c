@@ -14,6 +14,7 @@
 struct entry {
 	struct member m;
 	bool unwritten; /* seen_ms or software is newer than in the database */
+	bool barred;    /* revoked here; the database may not know it */
 };
 
 struct registry {
@@ -56,6 +57,11 @@ static struct entry *find(const struct registry *r, enum role role, const char *
 static void carry_over(const struct registry *r, struct entry *fresh)
 {
 	const struct entry *old = find(r, fresh->m.role, fresh->m.name);
+	if (old != NULL && old->barred && old->m.enrolled_ms == fresh->m.enrolled_ms &&
+	    digest_equal(&old->m.key, &fresh->m.key)) {
+		fresh->m.state = MEMBER_REVOKED;
+		fresh->barred = true;
+	}
 	if (old == NULL || !old->unwritten)
 		return;
 	fresh->m.seen_ms = old->m.seen_ms;
@@ -118,7 +124,18 @@ void registry_close(struct registry *r)
 	free(r);
 }
 
-static enum err judge(const struct entry *e, const struct identity *id, const struct digest *key)
+void registry_revoke(struct registry *r, enum role role, const char *name)
+{
+	pthread_mutex_lock(&r->lock);
+	struct entry *e = find(r, role, name);
+	if (e != NULL && e->m.state == MEMBER_ENROLLED) {
+		e->m.state = MEMBER_REVOKED;
+		e->barred = true;
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+static enum err judge(const struct entry *e, const struct identity *id, const struct digest *key, int64_t now_ms)
 {
 	if (e == NULL)
 		return err_set(ERR_DENIED, "%s %s is not a member of this federation", role_name(id->role), id->name);
@@ -129,13 +146,17 @@ static enum err judge(const struct entry *e, const struct identity *id, const st
 	if (!digest_equal(&e->m.key, key))
 		return err_set(ERR_DENIED, "%s %s has enrolled with another key since; use its present credential",
 			       role_name(id->role), id->name);
+	if (now_ms >= e->m.expires_ms)
+		return err_set(ERR_DENIED,
+			       "the certificate of %s %s has expired; ask the operator for a new invitation",
+			       role_name(id->role), id->name);
 	return ERR_OK;
 }
 
-enum err registry_check(struct registry *r, const struct identity *id, const struct digest *key)
+enum err registry_check(struct registry *r, const struct identity *id, const struct digest *key, int64_t now_ms)
 {
 	pthread_mutex_lock(&r->lock);
-	enum err err = judge(find(r, id->role, id->name), id, key);
+	enum err err = judge(find(r, id->role, id->name), id, key, now_ms);
 	pthread_mutex_unlock(&r->lock);
 	return err;
 }
@@ -182,6 +203,18 @@ void registry_saw(struct registry *r, enum role role, const char *name, const ch
 	pthread_mutex_unlock(&r->lock);
 }
 
+/* Whoever has called again meanwhile is written next time. */
+static void mark_written(struct registry *r, const struct member *seen, size_t n)
+{
+	pthread_mutex_lock(&r->lock);
+	for (size_t i = 0; i < n; i++) {
+		struct entry *e = find(r, seen[i].role, seen[i].name);
+		if (e != NULL && e->m.seen_ms == seen[i].seen_ms && strcmp(e->m.software, seen[i].software) == 0)
+			e->unwritten = false;
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
 enum err registry_flush(struct registry *r)
 {
 	pthread_mutex_lock(&r->lock);
@@ -190,10 +223,11 @@ enum err registry_flush(struct registry *r)
 	for (size_t i = 0; i < r->n; i++) {
 		if (r->entries[i].unwritten)
 			seen[n++] = r->entries[i].m;
-		r->entries[i].unwritten = false;
 	}
 	pthread_mutex_unlock(&r->lock);
 	enum err err = n > 0 ? db_member_seen(r->db, seen, n) : ERR_OK;
+	if (err == ERR_OK)
+		mark_written(r, seen, n);
 	free(seen);
 	return err;
 }

@@ -16,8 +16,13 @@ void registry_close(struct registry *r);                                        
 MUST_CHECK enum err
 registry_reload(struct registry *r); /* after each change of members; the old roster stays on failure */
 
-/* ERR_DENIED with a text for the peer: unknown, revoked, another key. The federation has been compared by the server. */
-MUST_CHECK enum err registry_check(struct registry *r, const struct identity *id, const struct digest *key);
+/* In force from here on, whatever the disk says: no later reload brings this enrolment back. Whoever is not enrolled stays as it is. */
+void registry_revoke(struct registry *r, enum role role, const char *name);
+
+/* ERR_DENIED with a text for the peer: unknown, revoked, another key, a certificate that has expired (a connection may outlive it). The
+ * federation has been compared by the server. */
+MUST_CHECK enum err registry_check(struct registry *r, const struct identity *id, const struct digest *key,
+				   int64_t now_ms);
 bool registry_is_enrolled(struct registry *r, enum role role, const char *name);
 /* Names of all enrolled plants, sorted, each followed by a line feed; buf_init's it. */
 MUST_CHECK enum err registry_plants(struct registry *r, struct buf *ret_names);

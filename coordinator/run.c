@@ -1,5 +1,8 @@
 #include "coordinator/run.h"
 
+#include "base/log.h"
+#include "coordinator/spool.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,7 +119,27 @@ struct digest run_seal(const struct run *r)
 
 /* ---- loading ---- */
 
-static enum err seat_updates(struct db *db, struct run *r)
+static bool has_file(const char *dir, const struct update_row *u)
+{
+	char path[PATH_SIZE];
+	uint64_t size;
+	struct spool_key key = {.job = u->job, .round = u->round, .plant = u->plant};
+	return file_size(spool_path(dir, &key, path), &size) == ERR_OK && size == u->size;
+}
+
+/* A row without its file: left by a commit that had failed and came back, or by a damaged disk. */
+static enum err strike_off(struct db *db, const char *dir, struct run *r, const struct update_row *u)
+{
+	struct spool_key key = {.job = u->job, .round = u->round, .plant = u->plant};
+	log_warn("round", "job=%llu round=%lu: the update of %s is not in the spool; it has to be sent again",
+		 (unsigned long long)u->job, (unsigned long)u->round, u->plant);
+	TRY(db_update_drop(db, u));
+	r->round.accepted--;
+	r->bytes_up -= u->size;
+	return spool_remove(dir, &key);
+}
+
+static enum err seat_updates(struct db *db, const char *dir, struct run *r)
 {
 	struct update_row *updates;
 	size_t n;
@@ -129,6 +152,10 @@ static enum err seat_updates(struct db *db, struct run *r)
 			err = err_set(ERR_CORRUPT, "round %lu has an update of %s, which is not in its cohort",
 				      (unsigned long)r->round.number, u->plant);
 			break;
+		}
+		if (r->round.phase == ROUND_OPEN && !has_file(dir, u)) {
+			err = strike_off(db, dir, r, u);
+			continue;
 		}
 		s->accepted = true;
 		s->digest = u->digest;
@@ -156,7 +183,7 @@ static enum err check_round(const struct run *r, const struct round_row *row)
 	return ERR_OK;
 }
 
-static enum err load_round(struct db *db, struct run *r, uint32_t number)
+static enum err load_round(struct db *db, const char *dir, struct run *r, uint32_t number)
 {
 	struct round_row row;
 	enum err err = db_round_get(db, r->id, number, &row);
@@ -164,14 +191,14 @@ static enum err load_round(struct db *db, struct run *r, uint32_t number)
 		return err_add(ERR_CORRUPT, "its last round");
 	TRY(err);
 	run_open_round(r, &row);
-	err = seat_updates(db, r);
+	err = seat_updates(db, dir, r);
 	if (err == ERR_OK)
 		err = check_round(r, &row);
 	round_row_deinit(&row);
 	return err;
 }
 
-enum err run_load(struct db *db, uint64_t id, struct run **ret_run)
+enum err run_load(struct db *db, const char *dir, uint64_t id, struct run **ret_run)
 {
 	struct job_row j;
 	struct plan *plan = NULL;
@@ -183,7 +210,7 @@ enum err run_load(struct db *db, uint64_t id, struct run **ret_run)
 		err = db_job_cohort(db, id, &cohort);
 	if (err == ERR_OK) {
 		r = run_new(&j, plan, buf_bytes(&cohort));
-		err = load_round(db, r, j.round);
+		err = load_round(db, dir, r, j.round);
 	}
 	plan_release(plan);
 	buf_deinit(&cohort);

@@ -53,8 +53,9 @@ struct run {
 
 /* A job that has just been started. `cohort` as in db.h. Takes a share of `plan`. */
 struct run *run_new(const struct job_row *j, struct plan *plan, struct bytes cohort);
-/* The job as the database has it. ERR_CORRUPT: what is stored does not hold together; other errors are the database's own. */
-MUST_CHECK enum err run_load(struct db *db, uint64_t id, struct run **ret_run);
+/* The job as the database has it. Of an open round, updates whose file is not in the spool of `dir` are struck off: nobody could combine
+ * them, and their plants send again. ERR_CORRUPT: what is stored does not hold together; other errors are the database's own. */
+MUST_CHECK enum err run_load(struct db *db, const char *dir, uint64_t id, struct run **ret_run);
 void run_free(struct run *r); /* NULL is fine */
 
 struct seat *run_seat(const struct run *r, const char *plant); /* NULL: not of the job */

@@ -27,7 +27,7 @@ const struct rpc_handler *const service_main_handlers = main_handlers, *const se
 enum err service_authorize(void *ctx, const struct peer *peer)
 {
 	struct service *s = ctx;
-	TRY(registry_check(s->federation->registry, &peer->id, &peer->key));
+	TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
 	registry_saw(s->federation->registry, peer->id.role, peer->id.name, NULL, clock_wall_ms());
 	return ERR_OK;
 }

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/service.h"
+#include "coordinator/trouble.h"
 #include "ml/safetensors.h"
 
 #include <inttypes.h>
@@ -12,10 +13,11 @@
 #include <string.h>
 
 enum {
-	LIST_MAX = 5000,                   /* jobs or rounds in one reply */
-	CONTRIBUTIONS_BYTES = 1000 * 1000, /* what single updates may take of it */
-	CONTRIBUTION_SIZE = 160,           /* packed, without its metrics; more than it is */
+	LIST_MAX = 5000,             /* jobs or rounds in one reply */
+	DETAILS_BYTES = 1000 * 1000, /* what reasons, single updates and reports may take of it */
+	CONTRIBUTION_SIZE = 160,     /* packed, or a report, without its metrics; more than it is */
 	METRIC_SIZE = 80,
+	FIELD_SIZE = 3, /* what stands before a text */
 };
 
 /* ---- members ---- */
@@ -37,10 +39,14 @@ enum err service_revoke(void *ctx, const struct peer *peer, struct bytes request
 	struct wire_revoke_request asked;
 	(void)peer, (void)reply;
 	TRY(wire_revoke_request_unpack(request, &asked));
-	TRY(enrol_revoke(s->enrol, asked.role, asked.name, clock_wall_ms()));
-	if (asked.role == ROLE_PLANT)
+	enum err err = enrol_revoke(s->enrol, asked.role, asked.name, clock_wall_ms());
+	char *text = mem_str(err_text());
+	/* Also when that could not be written: the roster refuses it already. */
+	if (asked.role == ROLE_PLANT && !registry_is_enrolled(s->federation->registry, ROLE_PLANT, asked.name))
 		engine_revoked(s->engine, asked.name);
-	return ERR_OK;
+	err_set(err, "%s", text);
+	free(text);
+	return err;
 }
 
 enum err service_list_plants(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
@@ -73,6 +79,8 @@ static enum err check_model(const char *path)
 	return err;
 }
 
+static const char publishing[] = "storing a model";
+
 static enum err receive(struct rpc_stream *in, const struct wire_head *head, struct file *f)
 {
 	for (;;) {
@@ -83,27 +91,28 @@ static enum err receive(struct rpc_stream *in, const struct wire_head *head, str
 		TRY(err);
 		if (piece.n > head->size - file_offset(f))
 			return err_set(ERR_LIMIT, "more bytes than the %" PRIu64 " that were announced", head->size);
-		TRY(file_write(f, piece.p, piece.n));
+		TRY(trouble_hide_file(file_write(f, piece.p, piece.n), publishing, TROUBLE_STORE));
 	}
 	if (file_offset(f) != head->size)
 		return err_set(ERR_MALFORMED, "%" PRIu64 " bytes instead of the %" PRIu64 " that were announced",
 			       file_offset(f), head->size);
-	return file_sync(f);
+	return trouble_hide_file(file_sync(f), publishing, TROUBLE_STORE);
 }
 
 static enum err take_model(struct service *s, struct rpc_stream *in, const struct wire_head *head, const char *temp,
 			   struct wire_publish_reply *ret_reply)
 {
 	struct file *f;
-	TRY(file_create(temp, 0600, &f));
+	TRY(trouble_hide_file(file_create(temp, 0600, &f), publishing, TROUBLE_STORE));
 	enum err err = receive(in, head, f);
 	file_close(f);
 	TRY(err);
-	TRY(check_model(temp));
+	TRY(trouble_hide_file(check_model(temp), publishing, TROUBLE_STORE));
 	enum err adopted = store_adopt(s->federation->store, temp, &head->digest, &ret_reply->digest, &ret_reply->size);
 	/* Our disk may be at fault as well; the peer finds out when it tries again. */
-	return adopted == ERR_CORRUPT ? err_set(ERR_MALFORMED, "the model's SHA-256 is not the one that was announced")
-				      : adopted;
+	if (adopted == ERR_CORRUPT)
+		return err_set(ERR_MALFORMED, "the model's SHA-256 is not the one that was announced");
+	return trouble_hide_file(adopted, publishing, TROUBLE_STORE);
 }
 
 enum err service_publish(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply)
@@ -159,6 +168,21 @@ enum err service_stop_job(void *ctx, const struct peer *peer, struct bytes reque
 	return engine_job_stop(s->engine, asked.job);
 }
 
+/* Is there room for so many bytes? Where there is not, there is none for what is older either. */
+static bool take_room(size_t size, size_t *room)
+{
+	bool fits = size <= *room;
+	*room = fits ? *room - size : 0;
+	return fits;
+}
+
+static void make_room(char reason[WIRE_REASON_SIZE], size_t *room)
+{
+	size_t n = strlen(reason);
+	if (!take_room(n > 0 ? n + FIELD_SIZE : 0, room))
+		reason[0] = '\0';
+}
+
 /* One job, with its configuration. */
 static enum err show_job(struct service *s, uint64_t id, struct buf *reply)
 {
@@ -186,8 +210,11 @@ enum err service_list_jobs(void *ctx, const struct peer *peer, struct bytes requ
 	TRY(db_job_list(s->federation->db, &rows, &n));
 	size_t skip = n > LIST_MAX ? n - LIST_MAX : 0;
 	struct wire_jobs list = {.n = n - skip, .v = mem_array(n - skip, sizeof *list.v)};
-	for (size_t i = 0; i < list.n; i++)
+	size_t room = DETAILS_BYTES;
+	for (size_t i = list.n; i-- > 0;) {
 		db_show_job(&rows[skip + i], &list.v[i]);
+		make_room(list.v[i].reason, &room);
+	}
 	enum err err = wire_jobs_pack(&list, reply);
 	wire_jobs_free(&list);
 	free(rows);
@@ -203,10 +230,7 @@ static enum err add_contributions(struct service *s, uint64_t job, struct wire_r
 	TRY(db_update_list(s->federation->db, job, round->round, &updates, &n));
 	for (size_t i = 0; i < n; i++)
 		size += CONTRIBUTION_SIZE + updates[i].metrics.n * METRIC_SIZE;
-	if (size > *room) {
-		*room = 0;
-	} else {
-		*room -= size;
+	if (take_room(size, room)) {
 		round->contributions = mem_array(n, sizeof *round->contributions);
 		round->n_contributions = n;
 	}
@@ -224,13 +248,36 @@ static enum err add_contributions(struct service *s, uint64_t job, struct wire_r
 	return ERR_OK;
 }
 
+static enum err add_reports(struct service *s, uint64_t job, struct wire_round *round, size_t *room)
+{
+	struct wire_plant_report *reports;
+	size_t n, size = 0;
+	TRY(db_report_list(s->federation->db, job, round->round, &reports, &n));
+	for (size_t i = 0; i < n; i++)
+		size += CONTRIBUTION_SIZE + reports[i].metrics.n * METRIC_SIZE;
+	if (n > 0 && take_room(size, room)) {
+		round->reports = reports;
+		round->n_reports = n;
+	} else {
+		free(reports);
+	}
+	return ERR_OK;
+}
+
+static enum err add_details(struct service *s, uint64_t job, struct wire_round *round, size_t *room)
+{
+	make_room(round->reason, room);
+	TRY(add_contributions(s, job, round, room));
+	return add_reports(s, job, round, room);
+}
+
 enum err service_list_rounds(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
 {
 	struct service *s = ctx;
 	struct wire_job_ref asked;
 	struct job_row job;
 	struct round_row *rows;
-	size_t n, room = CONTRIBUTIONS_BYTES;
+	size_t n, room = DETAILS_BYTES;
 	(void)peer;
 	TRY(wire_job_ref_unpack(request, &asked));
 	TRY(db_job_get(s->federation->db, asked.job, &job));
@@ -241,8 +288,12 @@ enum err service_list_rounds(void *ctx, const struct peer *peer, struct bytes re
 	for (size_t i = 0; i < list.n; i++)
 		db_show_round(&rows[skip + i], &list.v[i]);
 	enum err err = ERR_OK;
-	for (size_t i = list.n; err == ERR_OK && i-- > 0 && room > 0;)
-		err = add_contributions(s, asked.job, &list.v[i], &room);
+	for (size_t i = list.n; err == ERR_OK && i-- > 0;) {
+		if (room > 0)
+			err = add_details(s, asked.job, &list.v[i], &room);
+		else
+			list.v[i].reason[0] = '\0';
+	}
 	if (err == ERR_OK)
 		err = wire_rounds_pack(&list, reply);
 	wire_rounds_free(&list);

@@ -1,8 +1,10 @@
 /*
  * What a plant may do. Streams look at the roster again with every piece: a revoked plant does not finish what it has begun.
  */
+#include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/service.h"
+#include "coordinator/trouble.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -30,7 +32,7 @@ static enum err send_content(struct service *s, const struct peer *peer, const s
 	TRY(rpc_stream_send_head(out, &head));
 	for (size_t at = (size_t)asked->offset; at < content.n;) {
 		size_t n = content.n - at < WIRE_CHUNK_SIZE ? content.n - at : WIRE_CHUNK_SIZE;
-		TRY(registry_check(s->federation->registry, &peer->id, &peer->key));
+		TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
 		TRY(rpc_stream_send(out, content.p + at, n));
 		if (peer->id.role == ROLE_PLANT)
 			engine_sent(s->engine, peer->id.name, &asked->digest, n);
@@ -39,15 +41,27 @@ static enum err send_content(struct service *s, const struct peer *peer, const s
 	return ERR_OK;
 }
 
+/* A model that belongs to a job is in the store, or it is lost and the plant cannot help it. */
+static enum err may_fetch(struct service *s, const struct peer *peer, const struct digest *model)
+{
+	char text[DIGEST_TEXT_SIZE];
+	if (peer->id.role == ROLE_PLANT)
+		return trouble_hide(db_job_owns(s->federation->db, peer->id.name, model), "looking for a model",
+				    TROUBLE_READ);
+	return store_has(s->federation->store, model, NULL)
+		       ? ERR_OK
+		       : err_set(ERR_NOT_FOUND, "this coordinator has no model %s", digest_format(model, text));
+}
+
 enum err service_fetch(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out)
 {
 	struct service *s = ctx;
 	struct wire_fetch_request asked;
 	struct store_model *model;
 	TRY(wire_fetch_request_unpack(request, &asked));
-	if (peer->id.role == ROLE_PLANT)
-		TRY(db_job_owns(s->federation->db, peer->id.name, &asked.digest));
-	TRY(store_acquire(s->federation->store, &asked.digest, &model));
+	TRY(may_fetch(s, peer, &asked.digest));
+	TRY(trouble_hide_file(store_acquire(s->federation->store, &asked.digest, &model), "fetching a model",
+			      TROUBLE_READ));
 	enum err err = send_content(s, peer, &asked, store_content(model), out);
 	store_release(s->federation->store, model);
 	return err;
@@ -61,9 +75,9 @@ static enum err receive(struct service *s, const struct peer *peer, struct rpc_s
 		struct bytes piece;
 		enum err err = rpc_stream_read(in, &piece);
 		if (err == ERR_END)
-			return registry_check(s->federation->registry, &peer->id, &peer->key);
+			return registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms());
 		TRY(err);
-		TRY(registry_check(s->federation->registry, &peer->id, &peer->key));
+		TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
 		TRY(engine_upload_add(u, piece));
 	}
 }

@@ -24,6 +24,7 @@ enum {
 	WIRE_LIST_MAX = 10000,     /* members, jobs, rounds in one reply */
 	WIRE_CHUNK_SIZE = 1 << 20, /* data of one Part */
 	WIRE_SECRET_SIZE = 16,
+	WIRE_REASON_SIZE = 256, /* texts of at most 255 bytes */
 };
 
 struct wire_metric {
@@ -47,6 +48,8 @@ struct wire_enroll_reply {
 struct wire_task_request {
 	uint64_t finished_job;
 	char software[WIRE_NAME_SIZE];
+	uint64_t skip_job;   /* no WIRE_TASK_TRAIN of this job; 0: none. Its end is still told */
+	uint32_t skip_round; /* only of this round of it; 0: of any */
 };
 enum wire_task_kind { WIRE_TASK_WAIT, WIRE_TASK_TRAIN, WIRE_TASK_FINISHED, WIRE_TASK_KIND_COUNT };
 enum wire_job_state { WIRE_JOB_RUNNING, WIRE_JOB_DONE, WIRE_JOB_STOPPED, WIRE_JOB_FAILED, WIRE_JOB_STATE_COUNT };
@@ -136,6 +139,7 @@ struct wire_job {
 	uint32_t round, rounds;
 	struct buf config; /* owned */
 	struct digest source, model;
+	char reason[WIRE_REASON_SIZE]; /* why it stopped or failed; "" otherwise */
 };
 struct wire_jobs {
 	size_t n;
@@ -148,6 +152,13 @@ struct wire_contribution {
 	double norm;
 	struct wire_metrics metrics;
 };
+struct wire_plant_report { /* wire_report, as operators see it */
+	char plant[WIRE_NAME_SIZE];
+	struct digest model;
+	bool taken;
+	struct wire_metrics metrics;
+	uint64_t time_ms;
+};
 struct wire_round {
 	uint32_t round, cohort, accepted;
 	char phase[16];
@@ -155,6 +166,9 @@ struct wire_round {
 	struct digest base, model; /* zero: none */
 	size_t n_contributions;
 	struct wire_contribution *contributions; /* owned */
+	size_t n_reports;
+	struct wire_plant_report *reports; /* owned */
+	char reason[WIRE_REASON_SIZE];     /* why it was abandoned; "" otherwise */
 };
 struct wire_rounds {
 	size_t n;

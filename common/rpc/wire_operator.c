@@ -81,6 +81,7 @@ static const struct wire_field job_fields[] = {
 	{FIELD(U64, Job, model_size, wire_job, model_size)},
 	{FIELD(U64, Job, created_ms, wire_job, created_ms)},
 	{FIELD(U64, Job, ended_ms, wire_job, ended_ms)},
+	{FIELD_TEXT(TEXT, Job, reason, wire_job, reason)},
 };
 static const struct wire_shape job = {SHAPE(job, wire_job, job_fields)};
 static const struct wire_field jobs_fields[] = {
@@ -99,6 +100,14 @@ static const struct wire_field contribution_fields[] = {
 	{FIELD_METRICS(Contribution, wire_contribution)},
 };
 static const struct wire_shape contribution = {SHAPE(contribution, wire_contribution, contribution_fields)};
+static const struct wire_field report_fields[] = {
+	{FIELD_TEXT(NAME, PlantReport, plant, wire_plant_report, plant), .required = true},
+	{FIELD(DIGEST, PlantReport, model_digest, wire_plant_report, model), .required = true},
+	{FIELD(BOOL, PlantReport, taken, wire_plant_report, taken)},
+	{FIELD_METRICS(PlantReport, wire_plant_report)},
+	{FIELD(U64, PlantReport, time_ms, wire_plant_report, time_ms)},
+};
+static const struct wire_shape report_seen = {SHAPE(plant_report, wire_plant_report, report_fields)};
 static const struct wire_field round_fields[] = {
 	{FIELD(U32, Round, round, wire_round, round)},
 	{FIELD_TEXT(NAME, Round, phase, wire_round, phase), .required = true},
@@ -113,6 +122,8 @@ static const struct wire_field round_fields[] = {
 	{FIELD(U64, Round, bytes_down, wire_round, bytes_down)},
 	{FIELD_MANY(MANY, Round, contributions, wire_round, contributions, n_contributions), .max = WIRE_LIST_MAX,
 	 .sub = &contribution},
+	{FIELD_TEXT(TEXT, Round, reason, wire_round, reason)},
+	{FIELD_MANY(MANY, Round, reports, wire_round, reports, n_reports), .max = WIRE_LIST_MAX, .sub = &report_seen},
 };
 static const struct wire_shape round_shape = {SHAPE(round, wire_round, round_fields)};
 static const struct wire_field rounds_fields[] = {

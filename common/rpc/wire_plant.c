@@ -22,6 +22,8 @@ WIRE_DEFINE_FREE(enroll_reply, wire_enroll_reply, &enroll_reply)
 static const struct wire_field task_request_fields[] = {
 	{FIELD(U64, TaskRequest, finished_job, wire_task_request, finished_job)},
 	{FIELD_TEXT(NAME, TaskRequest, software, wire_task_request, software)},
+	{FIELD(U64, TaskRequest, skip_job, wire_task_request, skip_job)},
+	{FIELD(U32, TaskRequest, skip_round, wire_task_request, skip_round)},
 };
 static const struct wire_shape task_request = {SHAPE(task_request, wire_task_request, task_request_fields)};
 WIRE_DEFINE(task_request, wire_task_request, &task_request)

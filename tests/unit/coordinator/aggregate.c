@@ -303,6 +303,35 @@ static void changed_spool_files_are_found(void **state)
 	free(p);
 }
 
+static void a_changed_base_is_found(void **state)
+{
+	(void)state;
+	struct digest d = {{0}}, before;
+	struct buf content;
+	uint64_t size;
+	make_updates(NULL, NULL);
+	assert_ok(digest_file(base_path, &before, NULL));
+	struct aggregate_input input = {paths[0], weights[0], &digests[0]};
+	struct aggregate_job job = {.base_path = base_path,
+				    .base_digest = &before,
+				    .manifest = m,
+				    .inputs = &input,
+				    .n_inputs = 1,
+				    .server_rate = 1,
+				    .out_path = out_path};
+	assert_ok(aggregate_run(&job, &d, &size));
+	assert_ok(file_remove(out_path));
+	assert_ok(file_read(base_path, 1 << 20, &content));
+	content.p[content.n - 1] ^= 1; /* still a model */
+	write_file(base_path, buf_bytes(&content));
+	buf_deinit(&content);
+	d = (struct digest){{0}};
+	assert_fails(aggregate_run(&job, &d, &size), ERR_CORRUPT, "not the model that the round began with");
+	assert_true(digest_is_zero(&d));
+	assert_false(file_exists(out_path));
+	assert_int_equal(count_files(dir, ".part"), 0);
+}
+
 static void impossible_jobs_are_refused(void **state)
 {
 	(void)state;
@@ -496,6 +525,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_base_in_another_order_gives_the_same_model, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_variance_is_never_negative, setup, teardown),
 		cmocka_unit_test_setup_teardown(changed_spool_files_are_found, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_changed_base_is_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(impossible_jobs_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(models_that_overflow_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_base_that_does_not_fit_is_refused, setup, teardown),

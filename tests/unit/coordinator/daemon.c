@@ -483,6 +483,86 @@ static void the_address_is_told(void **state)
 	free(text);
 }
 
+/* As it should be: the operator works from another machine. */
+static void it_serves_without_the_operators_credential(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE], away[PATH_SIZE];
+	path_join(path, dir, "operator");
+	path_join(away, scratch, "operator");
+	stop();
+	assert_int_equal(rename(path, away), 0);
+	assert_ok(daemon_start(settings_path, &coordinator));
+	daemon_stop(coordinator, 5000);
+	assert_false(file_exists(path));
+	assert_int_equal(rename(away, path), 0);
+	start();
+}
+
+/* A model of a job whose file is gone: our trouble, not the plant's. */
+static void a_lost_model_is_not_the_plants_fault(void **state)
+{
+	(void)state;
+	struct buf content;
+	struct sink sink;
+	char path[PATH_SIZE], away[PATH_SIZE];
+	enrol_plant("bremen");
+	struct digest source = publish_tiny(&content);
+	start_job(&source, "[bremen]");
+	struct rpc_client *plant = client_in("bremen");
+	path_join(path, dir, "models");
+	path_join(away, dir, "away");
+	assert_int_equal(rename(path, away), 0);
+	assert_fails(fetch(plant, &source, 0, &sink), ERR_UNAVAILABLE, "try again");
+	assert_null(strstr(err_text(), "models"));
+	buf_deinit(&sink.content);
+	assert_int_equal(rename(away, path), 0);
+	assert_ok(fetch(plant, &source, 0, &sink));
+	buf_deinit(&sink.content);
+	buf_deinit(&content);
+	rpc_client_free(plant);
+}
+
+static void reasons_and_reports_are_shown(void **state)
+{
+	(void)state;
+	struct buf content, reply = {0}, request;
+	struct wire_jobs jobs;
+	struct wire_rounds rounds;
+	enrol_plant("bremen");
+	struct digest source = publish_tiny(&content);
+	uint64_t job = start_job(&source, "[bremen]");
+	struct rpc_client *plant = client_in("bremen");
+	struct wire_report report = {.job = job, .round = 1, .model = source, .taken = true};
+	report.metrics = (struct wire_metrics){.n = 1, .v = {{"accuracy", 0.5}}};
+	buf_init(&request, 4096);
+	assert_ok(wire_report_pack(&report, &request));
+	assert_ok(rpc_client_call(plant, METHOD_REPORT, buf_bytes(&request), 0, &reply));
+	buf_deinit(&reply);
+	struct wire_job_ref ref = {.job = job};
+	buf_reset(&request);
+	assert_ok(wire_job_ref_pack(&ref, &request));
+	assert_ok(rpc_client_call(admin, METHOD_STOP_JOB, buf_bytes(&request), 0, &reply));
+	buf_deinit(&reply);
+	assert_ok(rpc_client_call(admin, METHOD_LIST_JOBS, buf_bytes(&request), 0, &reply));
+	assert_ok(wire_jobs_unpack(buf_bytes(&reply), &jobs));
+	buf_deinit(&reply);
+	assert_string_equal(jobs.v[0].reason, "stopped by an operator");
+	wire_jobs_free(&jobs);
+	assert_ok(rpc_client_call(admin, METHOD_LIST_ROUNDS, buf_bytes(&request), 0, &reply));
+	assert_ok(wire_rounds_unpack(buf_bytes(&reply), &rounds));
+	buf_deinit(&reply);
+	assert_string_equal(rounds.v[0].reason, "the job was stopped");
+	assert_int_equal(rounds.v[0].n_reports, 1);
+	assert_string_equal(rounds.v[0].reports[0].plant, "bremen");
+	assert_true(rounds.v[0].reports[0].taken);
+	assert_true(rounds.v[0].reports[0].metrics.v[0].value == 0.5);
+	wire_rounds_free(&rounds);
+	buf_deinit(&request);
+	buf_deinit(&content);
+	rpc_client_free(plant);
+}
+
 static int begin(void **state)
 {
 	(void)state;
@@ -507,6 +587,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_revocation_works_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_models_are_published, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_address_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(it_serves_without_the_operators_credential, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lost_model_is_not_the_plants_fault, setup, teardown),
+		cmocka_unit_test_setup_teardown(reasons_and_reports_are_shown, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, begin, end);
 }

@@ -3,9 +3,11 @@
  */
 #include "coordinator/stage.h"
 
+#include "coordinator/engine_parts.h"
 #include "coordinator/spool.h"
 
 #include <math.h>
+#include <pthread.h>
 
 static struct stage stage;
 
@@ -342,6 +344,91 @@ static void a_revoked_plant_is_not_waited_for(void **state)
 	assert_non_null(strstr(stage_job(&stage, job).reason, "still enrolled"));
 }
 
+/* The roster says that the plant is gone, but the engine has been told while the round was still being opened. */
+static void a_round_does_not_open_for_whoever_left_meanwhile(void **state)
+{
+	(void)state;
+	struct run *r;
+	struct round_row *rounds;
+	size_t n;
+	uint64_t job = stage_start(&stage, "");
+	assert_ok(run_load(stage.db, stage.dir, job, &r));
+	registry_revoke(stage.registry, ROLE_PLANT, "c");
+	assert_int_equal(r->round.cohort, 3);
+	engine_dismiss_absent(stage.engine, r);
+	assert_int_equal(r->round.cohort, 2);
+	assert_false(run_seat(r, "c")->invited);
+	run_free(r);
+	assert_ok(db_round_list(stage.db, job, &rounds, &n));
+	assert_int_equal(n, 1);
+	free(rounds);
+}
+
+/* A base that the disk has damaged would give another model, and nobody would know. */
+static void a_damaged_base_gives_no_model(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	struct buf content;
+	uint64_t job = stage_start(&stage, "failures_max: 1\n");
+	store_path(stage.store, &stage.source, path);
+	assert_ok(file_read(path, 1 << 20, &content));
+	content.p[content.n - 3] ^= 1;
+	assert_ok(file_replace(path, buf_bytes(&content), 0600));
+	buf_deinit(&content);
+	for (const char *who = "abc"; *who != '\0'; who++)
+		stage_report(&stage, (const char[]){*who, '\0'}, job, 1);
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_FAILED);
+	assert_non_null(strstr(stage_job(&stage, job).reason, "is not the model"));
+	struct round_row row = stage_round(&stage, job, 1);
+	assert_true(digest_is_zero(&row.model));
+}
+
+/* Two operators start a job of one name at the same time: one of them does. */
+static void *start_twin(void *arg)
+{
+	uint64_t job;
+	*(enum err *)arg = stage_try_start(&stage, "name: twin\n", &job);
+	return NULL;
+}
+
+static void one_name_one_job(void **state)
+{
+	(void)state;
+	enum { OPERATORS = 4 };
+	pthread_t threads[OPERATORS];
+	enum err errors[OPERATORS];
+	size_t started = 0, refused = 0;
+	for (size_t i = 0; i < OPERATORS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, start_twin, &errors[i]), 0);
+	for (size_t i = 0; i < OPERATORS; i++) {
+		pthread_join(threads[i], NULL);
+		started += errors[i] == ERR_OK;
+		refused += errors[i] == ERR_STATE;
+	}
+	assert_int_equal(started, 1);
+	assert_int_equal(refused, OPERATORS - 1);
+}
+
+/* A stop waits for the end, but not for ever: a disk may stay full. */
+static void a_stop_that_takes_too_long_says_so(void **state)
+{
+	(void)state;
+	struct bad_disk disk;
+	uint64_t job = stage_start(&stage, "quorum: 3\n");
+	for (const char *who = "abc"; *who != '\0'; who++)
+		stage_report(&stage, (const char[]){*who, '\0'}, job, 1);
+	engine_pump(stage.engine); /* sealed */
+	bad_disk_insert(&disk, 0, true);
+	engine_pump(stage.engine); /* and cannot be aggregated; the clock is held, so it is not tried again */
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_SEALED);
+	stage.engine->config.stop_ms = 50;
+	assert_ok(engine_start(stage.engine));
+	assert_fails(engine_job_stop(stage.engine, job), ERR_UNAVAILABLE, "hansactl job show");
+	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_RUNNING);
+}
+
 static void jobs_do_not_disturb_each_other(void **state)
 {
 	(void)state;
@@ -380,6 +467,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(only_the_canonical_configuration_is_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_so_many_jobs_run_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_revoked_plant_is_not_waited_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_round_does_not_open_for_whoever_left_meanwhile, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_damaged_base_gives_no_model, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_name_one_job, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stop_that_takes_too_long_says_so, setup, teardown),
 		cmocka_unit_test_setup_teardown(jobs_do_not_disturb_each_other, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

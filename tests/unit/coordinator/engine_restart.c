@@ -249,6 +249,34 @@ static void leftovers_in_the_spool_go(void **state)
 	assert_true(file_exists(spool_path(stage.dir, &(struct spool_key){job, 1, "a"}, path)));
 }
 
+/* A row without its file cannot be combined; while the round is open, the plant can send again. */
+static void a_lost_update_is_asked_for_again(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	uint64_t job = stage_start(&stage, "quorum: 3\nrounds: 1\n");
+	send_missing(job);
+	uint64_t bytes = stage_round(&stage, job, 1).bytes_up;
+	for (const char *who = "ab"; *who != '\0'; who++) {
+		const char name[] = {*who, '\0'};
+		spool_path(stage.dir, &(struct spool_key){job, 1, name}, path);
+		if (*who == 'a')
+			assert_ok(file_remove(path));
+		else
+			assert_ok(file_replace(path, bytes_str("cut short"), 0600));
+	}
+	stage_restart(&stage);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_OPEN);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 1);
+	assert_int_equal(stage_round(&stage, job, 1).bytes_up, bytes / 3);
+	assert_true(stage_report(&stage, "c", job, 1).repeated);
+	assert_false(stage_report(&stage, "a", job, 1).repeated);
+	assert_false(stage_report(&stage, "b", job, 1).repeated);
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_DONE);
+	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 3);
+}
+
 static void a_deadline_goes_on_while_nobody_serves(void **state)
 {
 	(void)state;
@@ -286,6 +314,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_seal_decides, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_result_is_made_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(leftovers_in_the_spool_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lost_update_is_asked_for_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_deadline_goes_on_while_nobody_serves, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_plant_revoked_before_the_restart_is_not_waited_for, setup, teardown),
 	};

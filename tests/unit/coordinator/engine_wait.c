@@ -168,6 +168,90 @@ static void ends_come_in_order(void **state)
 	assert_int_equal(a.task.job, two);
 }
 
+/* Whoever has just come may have missed the end of an older job, which only the database knows. */
+static void an_end_that_was_missed_comes_first(void **state)
+{
+	(void)state;
+	struct stage_call a;
+	uint64_t one = stage_start(&stage, "name: one\nrounds: 1\n"),
+		 two = stage_start(&stage, "name: two\nrounds: 1\n");
+	run_rounds(one, 1, 1);
+	assert_int_equal(stage_job(&stage, one).state, WIRE_JOB_DONE);
+	for (const char *who = "abc"; *who != '\0'; who++)
+		stage_report(&stage, (const char[]){*who, '\0'}, two, 1);
+	engine_pump(stage.engine);
+	engine_pump(stage.engine);
+	assert_int_equal(stage_round(&stage, two, 1).state.phase, ROUND_AGGREGATED);
+	stage_ask(&stage, "a", 0, &a); /* the next step is the end of job two */
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, two).state, WIRE_JOB_DONE);
+	assert_int_equal(a.answers, 1);
+	assert_int_equal(a.task.kind, WIRE_TASK_FINISHED);
+	assert_int_equal(a.task.job, one);
+}
+
+/* ---- what a plant does not want ---- */
+
+static void ask_without(const char *who, uint64_t skip_job, uint32_t skip_round, struct stage_call *c)
+{
+	struct wire_task_request request = {.skip_job = skip_job, .skip_round = skip_round, .software = "test 1"};
+	*c = (struct stage_call){.answers = 0};
+	engine_task(stage.engine, who, &request, stage_answer, c);
+}
+
+static void a_job_that_is_skipped_is_not_given_but_its_end_is(void **state)
+{
+	(void)state;
+	struct stage_call first, a;
+	uint64_t job = stage_start(&stage, "");
+	ask_without("a", job, 0, &first);
+	stage_settle(&stage);
+	assert_int_equal(first.answers, 0);
+	stage_report(&stage, "b", job, 1);
+	stage_report(&stage, "c", job, 1);
+	stage_pass(60000);
+	ask_without("a", job, 0, &a); /* in place of the first one */
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, job).round, 2);
+	assert_int_equal(a.answers, 0);
+	assert_ok(engine_job_stop(stage.engine, job));
+	stage_settle(&stage);
+	assert_int_equal(a.answers, 1);
+	assert_int_equal(a.task.kind, WIRE_TASK_FINISHED);
+	assert_int_equal(a.task.job, job);
+}
+
+static void a_round_that_is_skipped_is_not_given_but_the_next_is(void **state)
+{
+	(void)state;
+	struct stage_call first, a;
+	uint64_t job = stage_start(&stage, "");
+	ask_without("a", job, 1, &first);
+	stage_settle(&stage);
+	assert_int_equal(first.answers, 0);
+	stage_report(&stage, "b", job, 1);
+	stage_report(&stage, "c", job, 1);
+	stage_pass(50000);
+	ask_without("a", job, 1, &a);
+	stage_pass(10000);
+	stage_settle(&stage);
+	assert_int_equal(a.answers, 1);
+	assert_int_equal(a.task.kind, WIRE_TASK_TRAIN);
+	assert_int_equal(a.task.round, 2);
+}
+
+static void who_skips_a_job_gets_another(void **state)
+{
+	(void)state;
+	struct stage_call a;
+	uint64_t one = stage_start(&stage, "name: one\n"), two = stage_start(&stage, "name: two\n");
+	ask_without("a", one, 0, &a);
+	assert_int_equal(a.answers, 1);
+	assert_int_equal(a.task.job, two);
+	ask_without("a", two, 0, &a);
+	assert_int_equal(a.task.job, one);
+}
+
 static void of_two_jobs_the_older_one_first(void **state)
 {
 	(void)state;
@@ -353,6 +437,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_end_is_told_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_job_without_a_model_ends_with_its_source, setup, teardown),
 		cmocka_unit_test_setup_teardown(ends_come_in_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_end_that_was_missed_comes_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_job_that_is_skipped_is_not_given_but_its_end_is, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_round_that_is_skipped_is_not_given_but_the_next_is, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_skips_a_job_gets_another, setup, teardown),
 		cmocka_unit_test_setup_teardown(of_two_jobs_the_older_one_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_yet_after_the_hold, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_newer_call_takes_the_place, setup, teardown),

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "certs/joincode.h"
 #include "coordinator/enrol.h"
+#include "coordinator/sql.h"
 
 static char *scratch;
 static struct federation federation;
@@ -91,7 +92,7 @@ static void a_code_becomes_a_certificate(void **state)
 	struct digest certified = cert_key_digest(cert);
 	assert_true(digest_equal(&certified, &pinned));
 	/* The roster knows it before the answer is out. */
-	assert_ok(registry_check(federation.registry, &id, &pinned));
+	assert_ok(registry_check(federation.registry, &id, &pinned, now));
 	cert_free(cert);
 	wire_enroll_reply_free(&reply);
 	key_free(key);
@@ -204,6 +205,53 @@ static void the_last_operator_stays(void **state)
 	assert_false(registry_is_enrolled(federation.registry, ROLE_OPERATOR, FEDERATION_ADMIN));
 }
 
+static void run_sql(const char *statement)
+{
+	char path[PATH_SIZE];
+	struct sql *sql;
+	assert_ok(sql_open(path_join(path, federation.dir, "hansa.db"), &sql));
+	assert_ok(sql_run(sql, statement));
+	sql_close(sql);
+}
+
+/* Out is out, also when the disk does not take it; and it can be said again. */
+static void a_revocation_that_cannot_be_written_is_in_force(void **state)
+{
+	(void)state;
+	struct member m = {.role = ROLE_PLANT, .name = "bremen", .expires_ms = now + 1000, .key = {{1}}};
+	assert_ok(db_member_put(federation.db, &m));
+	assert_ok(registry_reload(federation.registry));
+	run_sql("CREATE TRIGGER bad BEFORE UPDATE ON member BEGIN SELECT abs(-9223372036854775808); END");
+	assert_fails(enrol_revoke(enrol, ROLE_PLANT, "bremen", now), ERR_UNAVAILABLE, "revoke it again");
+	assert_false(registry_is_enrolled(federation.registry, ROLE_PLANT, "bremen"));
+	assert_ok(registry_reload(federation.registry));
+	assert_false(registry_is_enrolled(federation.registry, ROLE_PLANT, "bremen"));
+	run_sql("DROP TRIGGER bad");
+	assert_ok(enrol_revoke(enrol, ROLE_PLANT, "bremen", now));
+	assert_ok(db_member_get(federation.db, ROLE_PLANT, "bremen", &m));
+	assert_int_equal(m.state, MEMBER_REVOKED);
+}
+
+/* Enrolled on disk, but the roster was not read again: the second request mends it. */
+static void a_repeated_enrolment_mends_the_roster(void **state)
+{
+	(void)state;
+	struct joincode code = invite("bremen");
+	struct key *key = new_key();
+	struct wire_enroll_reply reply;
+	assert_ok(redeem_as(&code, key, "bremen", now, &reply));
+	wire_enroll_reply_free(&reply);
+	registry_close(federation.registry);
+	run_sql("UPDATE member SET state = 'revoked' WHERE name = 'bremen'");
+	assert_ok(registry_open(federation.db, &federation.registry));
+	run_sql("UPDATE member SET state = 'enrolled' WHERE name = 'bremen'");
+	assert_false(registry_is_enrolled(federation.registry, ROLE_PLANT, "bremen"));
+	assert_ok(redeem_as(&code, key, "bremen", now, &reply));
+	wire_enroll_reply_free(&reply);
+	assert_true(registry_is_enrolled(federation.registry, ROLE_PLANT, "bremen"));
+	key_free(key);
+}
+
 static void nobody_enrols_before_the_address_is_known(void **state)
 {
 	(void)state;
@@ -229,6 +277,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_newer_code_voids_the_older, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_may_be_invited, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_last_operator_stays, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_revocation_that_cannot_be_written_is_in_force, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_repeated_enrolment_mends_the_roster, setup, teardown),
 		cmocka_unit_test_setup_teardown(nobody_enrols_before_the_address_is_known, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 #include "coordinator/fixture.h"
 
 #include "coordinator/registry.h"
+#include "coordinator/sql.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -39,12 +40,14 @@ static int teardown(void **state)
 	return 0;
 }
 
+static int64_t check_at = 1000;
+
 static enum err check(enum role role, const char *name, uint8_t key)
 {
 	struct identity id;
 	struct digest digest = {{key}};
 	assert_ok(identity_make(role, "test", name, &id));
-	return registry_check(registry, &id, &digest);
+	return registry_check(registry, &id, &digest, check_at);
 }
 
 static void only_members_with_their_own_key(void **state)
@@ -77,6 +80,53 @@ static void a_revocation_is_in_force_with_the_next_call(void **state)
 	enrol(ROLE_PLANT, "a", 9);
 	assert_fails(check(ROLE_PLANT, "a", 1), ERR_DENIED, "another key");
 	assert_ok(check(ROLE_PLANT, "a", 9));
+}
+
+/* The database may not have taken it. */
+static void a_revocation_in_memory_outlives_reloads(void **state)
+{
+	(void)state;
+	enrol(ROLE_PLANT, "a", 1);
+	registry_revoke(registry, ROLE_PLANT, "a");
+	registry_revoke(registry, ROLE_PLANT, "nobody");
+	assert_fails(check(ROLE_PLANT, "a", 1), ERR_DENIED, "revoked");
+	assert_ok(registry_reload(registry));
+	assert_ok(registry_reload(registry));
+	assert_fails(check(ROLE_PLANT, "a", 1), ERR_DENIED, "revoked");
+	assert_false(registry_is_enrolled(registry, ROLE_PLANT, "a"));
+	enrol(ROLE_PLANT, "a", 2); /* a new enrolment is another matter */
+	assert_ok(check(ROLE_PLANT, "a", 2));
+}
+
+static void an_expired_certificate_is_refused(void **state)
+{
+	(void)state;
+	enrol(ROLE_PLANT, "a", 1);
+	check_at = 4999;
+	assert_ok(check(ROLE_PLANT, "a", 1));
+	check_at = 5000;
+	assert_fails(check(ROLE_PLANT, "a", 1), ERR_DENIED, "expired");
+	check_at = 1000;
+}
+
+static void last_calls_that_could_not_be_written_are_written_later(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	struct member m;
+	struct sql *sql;
+	enrol(ROLE_PLANT, "a", 1);
+	registry_saw(registry, ROLE_PLANT, "a", "hansa 1", 500);
+	assert_ok(sql_open(path_join(path, dir, "hansa.db"), &sql));
+	assert_ok(
+		sql_run(sql, "CREATE TRIGGER bad BEFORE UPDATE ON member BEGIN SELECT abs(-9223372036854775808); END"));
+	assert_int_not_equal(registry_flush(registry), ERR_OK);
+	assert_ok(sql_run(sql, "DROP TRIGGER bad"));
+	sql_close(sql);
+	assert_ok(registry_reload(registry));
+	assert_ok(registry_flush(registry));
+	assert_ok(db_member_get(db, ROLE_PLANT, "a", &m));
+	assert_int_equal(m.seen_ms, 500);
 }
 
 static void the_plants_in_order(void **state)
@@ -182,6 +232,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(only_members_with_their_own_key, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_revocation_is_in_force_with_the_next_call, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_revocation_in_memory_outlives_reloads, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_expired_certificate_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(last_calls_that_could_not_be_written_are_written_later, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(the_plants_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(last_calls_are_kept_and_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_list_has_the_invited_too, setup, teardown),
