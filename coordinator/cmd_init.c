@@ -39,6 +39,9 @@ static void print_made(const char *dir, const struct settings *s)
 	       "  hansad serve --config %s/%s\n"
 	       "  hansactl --dir %s invite PLANT\n",
 	       s->federation, dir, SETTINGS_FILE, s->advertise, FEDERATION_ADMIN, dir, SETTINGS_FILE, dir);
+	if (strcmp(s->advertise, "localhost") == 0)
+		printf("\nPlants are told \"localhost\": that works on this machine only. For others, init with --host "
+		       "NAME.\n");
 }
 
 static enum err init(const void *p, const char *const *words, size_t n_words)
