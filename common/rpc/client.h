@@ -3,7 +3,7 @@
  * identity spiffe://FEDERATION/coordinator. Calls are made one after another. thread: one at a time, except
  * rpc_client_cancel.
  *
- * Every byte handed to TLS is counted. In test builds (HANSA_WIRE_TAP) it is also written to the file named by
+ * Every byte of every message is counted as it is handed to gRPC (HTTP/2 frames and headers are not). In test builds (HANSA_WIRE_TAP) it is also written to the file named by
  * HANSA_TAP_FILE.
  */
 #ifndef HANSA_RPC_CLIENT_H

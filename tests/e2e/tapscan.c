@@ -1,7 +1,7 @@
 /*
  * Looks for samples in what a plant sent. Usage: e2e-tapscan-tool TAP-FILE PLANT-CONFIG MODEL
  *
- * TAP-FILE holds every byte that the client handed to TLS (test builds). Any four consecutive values of the plant's
+ * TAP-FILE holds every byte of every message that the client handed to gRPC (test builds). Any four consecutive values of the plant's
  * recordings in it, as float32 or float64, raw or normalised as the model sees them, are a leak: exit 1. Runs of equal
  * values are passed over: they say nothing.
  */
