@@ -3,8 +3,8 @@
  * identity spiffe://FEDERATION/coordinator. Calls are made one after another. thread: one at a time, except
  * rpc_client_cancel.
  *
- * Every byte of every message is counted as it is handed to gRPC (HTTP/2 frames and headers are not). In test builds (HANSA_WIRE_TAP) it is also written to the file named by
- * HANSA_TAP_FILE.
+ * Every byte of every message is counted as it is handed to gRPC (HTTP/2 frames and headers are not). In test builds
+ * (HANSA_WIRE_TAP) it is also written to the file named by HANSA_TAP_FILE.
  */
 #ifndef HANSA_RPC_CLIENT_H
 #define HANSA_RPC_CLIENT_H
