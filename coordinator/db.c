@@ -44,6 +44,15 @@ static const char *const versions[] = {
 	"  job INTEGER NOT NULL REFERENCES job (id), round INTEGER NOT NULL, plant TEXT NOT NULL, model BLOB NOT NULL,"
 	"  taken INTEGER NOT NULL, metrics TEXT NOT NULL, time_ms INTEGER NOT NULL, PRIMARY KEY (job, round, plant)) WITHOUT ROWID;"
 	"PRAGMA user_version = 1;",
+	/* 2: updates that are made from an earlier round's base, and small ones that share a file */
+	"ALTER TABLE contribution ADD COLUMN base_round INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE contribution ADD COLUMN place INTEGER NOT NULL DEFAULT -1;"
+	"UPDATE contribution SET base_round = round;"
+	"CREATE UNIQUE INDEX contribution_base ON contribution (job, base_round, plant);"
+	"ALTER TABLE round ADD COLUMN goal INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE round ADD COLUMN grace_ms INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE round SET goal = plants;"
+	"PRAGMA user_version = 2;",
 };
 /* clang-format on */
 

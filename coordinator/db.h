@@ -108,7 +108,9 @@ void round_row_deinit(struct round_row *r);
 
 struct update_row {
 	uint64_t job, size;
-	uint32_t round;
+	uint32_t round;      /* that it counts in */
+	uint32_t base_round; /* whose base it was made from: an earlier one when it came late */
+	int64_t place;       /* where it begins in the round's batch (spool.h); -1: in a file of its own */
 	char plant[WIRE_NAME_SIZE];
 	struct digest digest;
 	uint64_t samples;

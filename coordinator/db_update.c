@@ -51,8 +51,8 @@ static enum err insert_update(struct db *db, const struct update_row *u)
 {
 	struct query *q = sql_query(
 		db->sql,
-		"INSERT INTO contribution (job, round, plant, digest, size, samples, norm, time_ms, metrics) "
-		"SELECT job, number, ?, ?, ?, ?, ?, ?, ? FROM round WHERE job = ? AND number = ? AND phase = 'open'");
+		"INSERT INTO contribution (job, round, plant, digest, size, samples, norm, time_ms, metrics, base_round, place) "
+		"SELECT job, number, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM round WHERE job = ? AND number = ? AND phase = 'open'");
 	sql_bind_text(q, u->plant);
 	db_bind_digest(q, &u->digest);
 	sql_bind_int(q, (int64_t)u->size);
@@ -60,6 +60,8 @@ static enum err insert_update(struct db *db, const struct update_row *u)
 	sql_bind_real(q, u->norm);
 	sql_bind_int(q, u->time_ms);
 	bind_metrics(q, &u->metrics);
+	sql_bind_int(q, u->base_round);
+	sql_bind_int(q, u->place);
 	sql_bind_int(q, (int64_t)u->job);
 	sql_bind_int(q, u->round);
 	TRY(sql_end(q));
@@ -104,7 +106,7 @@ enum err db_update_drop(struct db *db, const struct update_row *u)
 	return sql_end_transaction(db->sql, drop_update(db, u));
 }
 
-#define UPDATE_COLUMNS "job, round, plant, digest, size, samples, norm, time_ms, metrics"
+#define UPDATE_COLUMNS "job, round, plant, digest, size, samples, norm, time_ms, metrics, base_round, place"
 
 static void read_update(struct query *q, struct update_row *u)
 {
@@ -116,6 +118,8 @@ static void read_update(struct query *q, struct update_row *u)
 		.samples = db_count(q, 5, INT64_MAX),
 		.norm = sql_real(q, 6),
 		.time_ms = sql_int(q, 7),
+		.base_round = (uint32_t)db_count(q, 9, UINT32_MAX),
+		.place = sql_int(q, 10),
 	};
 	db_text(q, 2, u->plant, sizeof u->plant);
 	read_metrics(q, 8, &u->metrics);

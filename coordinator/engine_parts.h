@@ -3,6 +3,7 @@
  *
  *	engine.c         opening, the thread, closing
  *	engine_round.c   the end of a round: seal, aggregate, commit, abandon
+ *	engine_judge.c   may an update come in
  *	engine_upload.c  updates on their way in
  *	engine_job.c     jobs started and stopped, plants revoked
  *	engine_wait.c    calls that wait
@@ -57,6 +58,18 @@ void engine_expire(struct engine *e, int64_t monotonic_ms, struct notices *out);
 bool engine_dismiss(struct engine *e, struct run *r, const char *plant);
 /* The same for all plants of a round that has just been opened: one may have been revoked since its cohort was chosen. */
 void engine_dismiss_absent(struct engine *e, struct run *r);
+
+/* Is the round that the update is for still open? ERR_STALE. */
+MUST_CHECK enum err engine_check_open(const struct engine *e, const struct run *r, const struct wire_head *head);
+
+/* ---- without the lock ---- */
+
+/* Judges the head of an update and claims its seat: `uploading` is set and the run has one user more. *ret_seat is NULL when this very
+ * update counts already: the receipt says so. What engine_upload_begin() refuses. */
+MUST_CHECK enum err engine_judge(struct engine *e, const char *plant, const struct wire_head *head,
+				 struct run **ret_run, struct seat **ret_seat, struct wire_receipt *ret_receipt);
+void engine_write_receipt(const struct wire_head *head, int64_t time_ms, bool repeated,
+			  struct wire_receipt *ret_receipt);
 
 /* ---- the engine's thread, without the lock ---- */
 

@@ -9,7 +9,7 @@
 
 enum kind { KIND_WAIT, KIND_TRAIN, KIND_FINISHED, KIND_MOVED, KIND_ENDED, KIND_REFUSED };
 
-enum { REPLY_MAX = WIRE_CONFIG_MAX + WIRE_MANIFEST_MAX + (64 << 10) };
+enum { REPLY_MAX = WIRE_CONFIG_MAX + WIRE_MANIFEST_MAX + WIRE_INLINE_MAX + (64 << 10) };
 
 struct notice {
 	struct notice *next;

@@ -161,6 +161,9 @@ static enum err seat_updates(struct db *db, const char *dir, struct run *r)
 		s->digest = u->digest;
 		s->samples = u->samples;
 		s->time_ms = u->time_ms;
+		s->base_round = u->base_round;
+		s->place = u->place;
+		s->verified = false;
 	}
 	free(updates);
 	return err;

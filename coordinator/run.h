@@ -19,6 +19,9 @@ struct seat {
 	struct digest digest;
 	uint64_t samples;
 	int64_t time_ms;
+	uint32_t base_round; /* as in struct update_row */
+	int64_t place;       /* likewise */
+	bool verified;       /* this process has itself received and checked its bytes */
 };
 
 struct run {

@@ -17,9 +17,10 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
-enum { COPY_BLOCK = 1 << 16 };
+enum { COPY_BLOCK = 1 << 16, WRITEV_MAX = 64 };
 
 struct file {
 	char *path; /* owned */
@@ -285,6 +286,12 @@ enum err file_remove(const char *path)
 	return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 
+enum err file_discard(const char *path)
+{
+	TRY(fault_ask(FILE_OP_REMOVE, path));
+	return unlink(path) == 0 || errno == ENOENT ? ERR_OK : err_errno("%s: cannot remove", path);
+}
+
 enum err file_rename(const char *from, const char *to)
 {
 	TRY(fault_ask(FILE_OP_RENAME, to));
@@ -364,11 +371,61 @@ enum err file_write(struct file *f, const void *p, size_t n)
 	return durable_write(f->fd, f->path, &f->offset, p, n);
 }
 
-enum err file_sync(struct file *f)
+enum err file_writev(struct file *f, const struct bytes *pieces, size_t n)
+{
+	TRY(check_writable(f));
+	struct iovec v[WRITEV_MAX];
+	while (n > 0) {
+		size_t k = n < WRITEV_MAX ? n : WRITEV_MAX, total = 0, allowed;
+		for (size_t i = 0; i < k; i++) {
+			v[i] = (struct iovec){(void *)(uintptr_t)pieces[i].p, pieces[i].n};
+			total += pieces[i].n;
+		}
+		enum err injected = fault_ask_write(f->path, total, &allowed);
+		ssize_t got = allowed == total ? pwritev(f->fd, v, (int)k, (off_t)f->offset) : 0;
+		if (got < 0 && errno != EINTR)
+			return err_errno("%s: cannot write", f->path);
+		/* What is missing after a short write, or before an injected fault, goes piece by piece. */
+		size_t done = got > 0 ? (size_t)got : 0, at = 0;
+		f->offset += done;
+		for (size_t i = 0; i < k && at < allowed; at += pieces[i++].n) {
+			size_t end = at + pieces[i].n < allowed ? at + pieces[i].n : allowed;
+			size_t from = done > at ? done : at;
+			if (from < end)
+				TRY(write_fully(f->fd, f->path, &f->offset, pieces[i].p + (from - at), end - from));
+		}
+		TRY(injected);
+		pieces += k;
+		n -= k;
+	}
+	return ERR_OK;
+}
+
+enum err file_write_at(struct file *f, uint64_t offset, const void *p, size_t n)
+{
+	TRY(check_writable(f));
+	if (offset > INT64_MAX || n > INT64_MAX - offset)
+		return err_set(ERR_LIMIT, "%s: no byte %llu", f->path, (unsigned long long)offset);
+	return durable_write(f->fd, f->path, &offset, p, n);
+}
+
+void file_flush(struct file *f)
+{
+	/* Only advice. */
+	(void)sync_file_range(f->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+enum err file_sync_content(struct file *f)
 {
 	TRY(check_writable(f));
 	enum err e = durable_sync(f->fd, f->path);
 	f->broken = e != ERR_OK;
+	return e;
+}
+
+enum err file_sync(struct file *f)
+{
+	enum err e = file_sync_content(f);
 	if (e == ERR_OK && !f->entry_durable) {
 		e = sync_parent(f->path);
 		f->entry_durable = e == ERR_OK;

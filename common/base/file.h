@@ -31,8 +31,9 @@ MUST_CHECK enum err file_copy(const char *from, const char *to, mode_t mode); /*
 #define FILE_TEMPORARY_PREFIX ".tmp-"
 
 MUST_CHECK enum err file_size(const char *path, uint64_t *ret_size);
-bool file_exists(const char *path);                                /* whatever it is */
-MUST_CHECK enum err file_remove(const char *path);                 /* absent is fine; the directory is synced */
+bool file_exists(const char *path);                 /* whatever it is */
+MUST_CHECK enum err file_remove(const char *path);  /* absent is fine; the directory is synced */
+MUST_CHECK enum err file_discard(const char *path); /* the same without the sync: it may come back after a crash */
 MUST_CHECK enum err file_rename(const char *from, const char *to); /* same file system; both directories synced */
 
 /* ERR_DENIED unless a regular file of the effective user (or root) that nobody else may read, write or execute. */
@@ -64,6 +65,11 @@ void file_close(struct file *f);            /* NULL is fine; does not sync */
 
 /* After a failure a part may be in the file: cut it off again at the last good offset. */
 MUST_CHECK enum err file_write(struct file *f, const void *p, size_t n);
+MUST_CHECK enum err file_writev(struct file *f, const struct bytes *pieces, size_t n); /* one after another */
+/* Anywhere in the file, which may grow; file_offset() does not move. thread: any number, on the same file. */
+MUST_CHECK enum err file_write_at(struct file *f, uint64_t offset, const void *p, size_t n);
+void file_flush(
+	struct file *f); /* begin to write to disk what has been written, without waiting: a later sync is short */
 MUST_CHECK enum err file_truncate(struct file *f, uint64_t size); /* ERR_STATE when it would grow */
 
 /*
@@ -71,6 +77,8 @@ MUST_CHECK enum err file_truncate(struct file *f, uint64_t size); /* ERR_STATE w
  * what was not written may be lost, so every later call is ERR_IO until the file is opened again and read back.
  */
 MUST_CHECK enum err file_sync(struct file *f);
+/* The content only: of a file that gets its lasting name by file_rename(), which syncs the directory. */
+MUST_CHECK enum err file_sync_content(struct file *f);
 
 /* Random reads, without copying the file into memory: exactly n bytes, else ERR_CORRUPT. */
 MUST_CHECK enum err file_open_read(const char *path, struct file **ret_file);

@@ -21,8 +21,9 @@ enum {
 	WIRE_CSR_MAX = 8 << 10,
 	WIRE_PEM_MAX = 32 << 10,
 	WIRE_METRICS_MAX = 16,
-	WIRE_LIST_MAX = 10000,     /* members, jobs, rounds in one reply */
-	WIRE_CHUNK_SIZE = 1 << 20, /* data of one Part */
+	WIRE_LIST_MAX = 10000,       /* members, jobs, rounds in one reply */
+	WIRE_CHUNK_SIZE = 1 << 20,   /* data of one Part */
+	WIRE_INLINE_MAX = 256 << 10, /* of a base model in a Task */
 	WIRE_SECRET_SIZE = 16,
 	WIRE_REASON_SIZE = 256, /* texts of at most 255 bytes */
 };
@@ -65,6 +66,8 @@ struct wire_task {
 	uint64_t base_size, source_size;
 	uint64_t deadline_in_ms;
 	enum wire_job_state job_state;
+	struct buf
+		base_content; /* owned; TRAIN: the base itself, of at most WIRE_INLINE_MAX bytes; empty: to be fetched */
 };
 
 struct wire_fetch_request {
@@ -90,6 +93,14 @@ struct wire_receipt {
 	uint32_t round;
 	struct digest digest;
 	bool repeated;
+};
+struct wire_upload_offset_request {
+	uint64_t job, size;
+	uint32_t round;
+	struct digest digest; /* of the update */
+};
+struct wire_upload_offset_reply {
+	uint64_t offset;
 };
 struct wire_report {
 	uint64_t job;
@@ -129,7 +140,7 @@ struct wire_start_job {
 	struct buf config; /* owned */
 	struct digest source;
 };
-struct wire_job_ref { /* StartJobReply, StopJobRequest, ListJobsRequest, ListRoundsRequest */
+struct wire_job_ref { /* StartJobReply, StopJobRequest, ResumeJobRequest, ListJobsRequest, ListRoundsRequest */
 	uint64_t job;
 };
 struct wire_job {
@@ -151,6 +162,7 @@ struct wire_contribution {
 	uint64_t samples, time_ms;
 	double norm;
 	struct wire_metrics metrics;
+	uint32_t base_round; /* the round whose base it was made from; 0 from older coordinators */
 };
 struct wire_plant_report { /* wire_report, as operators see it */
 	char plant[WIRE_NAME_SIZE];
@@ -160,7 +172,7 @@ struct wire_plant_report { /* wire_report, as operators see it */
 	uint64_t time_ms;
 };
 struct wire_round {
-	uint32_t round, cohort, accepted;
+	uint32_t round, cohort, accepted, goal;
 	char phase[16];
 	uint64_t opened_ms, deadline_ms, closed_ms, bytes_up, bytes_down;
 	struct digest base, model; /* zero: none */
@@ -194,6 +206,8 @@ WIRE_MESSAGE(task_request, wire_task_request);
 WIRE_MESSAGE(task, wire_task);
 WIRE_MESSAGE(fetch_request, wire_fetch_request);
 WIRE_MESSAGE(receipt, wire_receipt);
+WIRE_MESSAGE(upload_offset_request, wire_upload_offset_request);
+WIRE_MESSAGE(upload_offset_reply, wire_upload_offset_reply);
 WIRE_MESSAGE(report, wire_report);
 WIRE_MESSAGE(invite_request, wire_invite_request);
 WIRE_MESSAGE(invite_reply, wire_invite_reply);

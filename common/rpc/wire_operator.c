@@ -98,6 +98,7 @@ static const struct wire_field contribution_fields[] = {
 	{FIELD(REAL, Contribution, norm, wire_contribution, norm)},
 	{FIELD(U64, Contribution, time_ms, wire_contribution, time_ms)},
 	{FIELD_METRICS(Contribution, wire_contribution)},
+	{FIELD(U32, Contribution, base_round, wire_contribution, base_round)},
 };
 static const struct wire_shape contribution = {SHAPE(contribution, wire_contribution, contribution_fields)};
 static const struct wire_field report_fields[] = {
@@ -113,6 +114,7 @@ static const struct wire_field round_fields[] = {
 	{FIELD_TEXT(NAME, Round, phase, wire_round, phase), .required = true},
 	{FIELD(U32, Round, cohort, wire_round, cohort)},
 	{FIELD(U32, Round, accepted, wire_round, accepted)},
+	{FIELD(U32, Round, goal, wire_round, goal)},
 	{FIELD(U64, Round, opened_ms, wire_round, opened_ms)},
 	{FIELD(U64, Round, deadline_ms, wire_round, deadline_ms)},
 	{FIELD(U64, Round, closed_ms, wire_round, closed_ms)},

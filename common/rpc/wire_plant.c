@@ -51,6 +51,7 @@ static const struct wire_field task_fields[] = {
 	{FIELD(U64, Task, source_size, wire_task, source_size)},
 	{FIELD(U64, Task, deadline_in_ms, wire_task, deadline_in_ms)},
 	{FIELD(ENUM, Task, job_state, wire_task, job_state), .max = WIRE_JOB_STATE_COUNT},
+	{FIELD(BLOB, Task, base_content, wire_task, base_content), .max = WIRE_INLINE_MAX},
 };
 static const struct wire_shape task = {SHAPE(task, wire_task, task_fields), .check = task_check};
 WIRE_DEFINE(task, wire_task, &task)
@@ -72,6 +73,23 @@ static const struct wire_field receipt_fields[] = {
 };
 static const struct wire_shape receipt = {SHAPE(receipt, wire_receipt, receipt_fields)};
 WIRE_DEFINE(receipt, wire_receipt, &receipt)
+
+static const struct wire_field upload_offset_request_fields[] = {
+	{FIELD(U64, UploadOffsetRequest, job, wire_upload_offset_request, job)},
+	{FIELD(U32, UploadOffsetRequest, round, wire_upload_offset_request, round)},
+	{FIELD(DIGEST, UploadOffsetRequest, digest, wire_upload_offset_request, digest), .required = true},
+	{FIELD(U64, UploadOffsetRequest, size, wire_upload_offset_request, size)},
+};
+static const struct wire_shape upload_offset_request = {
+	SHAPE(upload_offset_request, wire_upload_offset_request, upload_offset_request_fields)};
+WIRE_DEFINE(upload_offset_request, wire_upload_offset_request, &upload_offset_request)
+
+static const struct wire_field upload_offset_reply_fields[] = {
+	{FIELD(U64, UploadOffsetReply, offset, wire_upload_offset_reply, offset)},
+};
+static const struct wire_shape upload_offset_reply = {
+	SHAPE(upload_offset_reply, wire_upload_offset_reply, upload_offset_reply_fields)};
+WIRE_DEFINE(upload_offset_reply, wire_upload_offset_reply, &upload_offset_reply)
 
 static const struct wire_field report_fields[] = {
 	{FIELD(U64, ReportRequest, job, wire_report, job)},
