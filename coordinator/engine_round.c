@@ -15,7 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IO_TRIES = 3 }; /* before a stopped job gives up a round that cannot be read or written */
+enum {
+	IO_TRIES = 3, /* before a stopped job gives up a round that cannot be read or written */
+	FRESH_MS = 10 * 60 * 1000,
+};
 
 static enum round_action tell_round(struct engine *e, struct run *r, enum round_event event)
 {
@@ -74,7 +77,7 @@ static enum err run_rule(struct engine *e, struct run *r, const struct aggregate
 			 struct digest *ret_model, uint64_t *ret_size)
 {
 	char base[PATH_SIZE], temp[PATH_SIZE], name[64];
-	struct digest made, stored;
+	struct digest made;
 	uint64_t size;
 	snprintf(name, sizeof name, "job-%" PRIu64 "-round-%" PRIu32, r->id, r->round.number);
 	struct json *meta = lineage(e, r);
@@ -90,12 +93,19 @@ static enum err run_rule(struct engine *e, struct run *r, const struct aggregate
 	};
 	enum err err = aggregate_run(&job, &made, &size);
 	if (err == ERR_OK)
-		err = store_adopt(e->config.store, temp, &made, &stored, &size);
+		err = store_take(e->config.store, temp, &made);
 	json_free(meta);
 	TRY(err);
-	*ret_model = stored;
+	*ret_model = made;
 	*ret_size = size;
 	return ERR_OK;
+}
+
+/* This process has digested the very bytes that it has written, and they are still in the page cache: nothing has had them since. Those
+ * that came earlier, or before a restart, may come from the disk again. */
+static bool is_fresh(const struct seat *s, int64_t now_ms)
+{
+	return s->verified && now_ms - s->time_ms >= 0 && now_ms - s->time_ms < FRESH_MS;
 }
 
 static enum err combine(struct engine *e, struct run *r, struct digest *ret_model, uint64_t *ret_size)
@@ -103,6 +113,7 @@ static enum err combine(struct engine *e, struct run *r, struct digest *ret_mode
 	struct aggregate_input *inputs = mem_array(r->round.accepted, sizeof *inputs);
 	char(*paths)[PATH_SIZE] = mem_array(r->round.accepted, sizeof *paths);
 	size_t n = 0;
+	int64_t now = engine_wall_ms(e);
 	for (size_t i = 0; i < r->n_seats; i++) {
 		const struct seat *s = &r->seats[i];
 		if (!s->accepted)
@@ -111,7 +122,8 @@ static enum err combine(struct engine *e, struct run *r, struct digest *ret_mode
 		struct spool_key key = {.job = r->id, .round = r->round.number, .plant = s->plant};
 		inputs[n] = (struct aggregate_input){.path = spool_path(e->config.dir, &key, paths[n]),
 						     .weight = (int64_t)s->samples,
-						     .digest = &s->digest};
+						     .full = (int64_t)s->samples,
+						     .digest = is_fresh(s, now) ? NULL : &s->digest};
 		n++;
 	}
 	enum err err = run_rule(e, r, inputs, n, ret_model, ret_size);

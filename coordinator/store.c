@@ -7,9 +7,10 @@
  *
  *	1  NAME.part is written, by aggregate.c or from     a leftover if we die here: swept by
  *	   an upload                                        store_open()
- *	2  store_adopt() computes its digest from the       not from what the writer thinks it wrote
- *	   file itself
- *	3  fdatasync                                        the bytes are durable, under NAME.part
+ *	2  its digest is computed: by store_adopt() from    not from what the writer thinks it wrote
+ *	   the file; by aggregate_run() along the way,
+ *	   from the very buffers that it writes
+ *	3  fdatasync, by the same two                       the bytes are durable, under NAME.part
  *	4  rename to SHA256.safetensors, sync of the        the name is durable
  *	   directory
  *	5  the caller writes the digest to the database     from here on somebody may ask for it
@@ -19,8 +20,13 @@
  * an existing model is therefore harmless, and it mends one that a disk has damaged meanwhile; who has the old file
  * mapped keeps the old bytes.
  *
- * Nothing is written to a file under its final name, and nothing is removed: how long models are kept is the
- * engine's decision, not the store's.
+ * store_take() trusts 2 and 3 of aggregate_run(). A file read back would come out of the page cache that write() has
+ * filled from those buffers, and tell nothing that they do not; and 3 comes before 4 all the same. What a disk does to
+ * the bytes later is found when they are used: the next round compares its base, a plant what it has fetched.
+ *
+ * Nothing is written to a file under its final name. Which models go is retention.c's decision. Removing one needs no
+ * sync: if a crash brings the name back, it is still on the same content, as every name here, and the next start
+ * decides about it again. Its bytes go when the last who has it mapped has let go.
  *
  * Mapping. Many plants fetch the same model at the same time, for hours, at their own speed. One mapping for all of
  * them costs one model's worth of page cache, which the kernel may take back at any time; a buffer for each would
@@ -117,7 +123,7 @@ static enum err sync_content(const char *path)
 {
 	struct file *f;
 	TRY(file_append_open(path, 0600, &f));
-	enum err e = file_sync(f);
+	enum err e = file_sync_content(f); /* the rename syncs the directory */
 	file_close(f);
 	return e;
 }
@@ -139,18 +145,57 @@ static enum err adopt(struct store *s, const char *temp_path, const struct diges
 	return ERR_OK;
 }
 
-enum err store_adopt(struct store *s, const char *temp_path, const struct digest *expected, struct digest *ret_digest,
-		     uint64_t *ret_size)
+/* After a failure: a leftover, should this fail, too. The first error is the one to tell. */
+static enum err clean_up(const char *temp_path, enum err e)
 {
-	enum err e = adopt(s, temp_path, expected, ret_digest, ret_size);
 	if (e == ERR_OK)
 		return ERR_OK;
-	/* A leftover, should this fail, too; the first error is the one to tell. */
 	char *text = mem_str(err_text());
-	enum err unused = file_remove(temp_path);
+	enum err unused = file_discard(temp_path);
 	err_set(unused, "%s", text);
 	free(text);
 	return e;
+}
+
+enum err store_adopt(struct store *s, const char *temp_path, const struct digest *expected, struct digest *ret_digest,
+		     uint64_t *ret_size)
+{
+	return clean_up(temp_path, adopt(s, temp_path, expected, ret_digest, ret_size));
+}
+
+enum err store_take(struct store *s, const char *temp_path, const struct digest *digest)
+{
+	char path[PATH_SIZE];
+	return clean_up(temp_path, file_rename(temp_path, store_path(s, digest, path)));
+}
+
+enum err store_remove(struct store *s, const struct digest *d)
+{
+	char path[PATH_SIZE];
+	return file_discard(store_path(s, d, path));
+}
+
+struct each {
+	store_fn fn;
+	void *arg;
+};
+
+/* Files that are not named like ours are passed over. */
+static enum err visit(void *arg, const char *name)
+{
+	const struct each *each = arg;
+	char text[DIGEST_TEXT_SIZE];
+	struct digest d;
+	if (strlen(name) != DIGEST_TEXT_SIZE - 1 + strlen(model_suffix) || !ends_with(name, model_suffix))
+		return ERR_OK;
+	snprintf(text, sizeof text, "%.*s", DIGEST_TEXT_SIZE - 1, name);
+	return digest_parse(text, &d) == ERR_OK ? each->fn(each->arg, &d) : ERR_OK;
+}
+
+enum err store_each(struct store *s, store_fn fn, void *arg)
+{
+	struct each each = {fn, arg};
+	return dir_each(s->dir, visit, &each);
 }
 
 /* Under the lock. */

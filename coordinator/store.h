@@ -26,6 +26,15 @@ const char *store_temp_path(const struct store *s, const char *name, char out[PA
  */
 MUST_CHECK enum err store_adopt(struct store *s, const char *temp_path, const struct digest *expected,
 				struct digest *ret_digest, uint64_t *ret_size);
+/* The same for a file whose writer vouches that these are the bytes it has written, and that they are synced (aggregate_run()): it only gets
+ * its name. `temp_path` is gone afterwards, also on failure. */
+MUST_CHECK enum err store_take(struct store *s, const char *temp_path, const struct digest *digest);
+
+/* Absent is fine. Who has it mapped goes on reading. It may be there again after a crash: whoever decides what is kept decides again then. */
+MUST_CHECK enum err store_remove(struct store *s, const struct digest *d);
+/* Calls fn for each model, sorted by digest; it may remove them. The first error of fn ends it. */
+typedef enum err (*store_fn)(void *arg, const struct digest *d);
+MUST_CHECK enum err store_each(struct store *s, store_fn fn, void *arg);
 
 /* A mapped model, shared by all who read it now. Release each acquire. ERR_NOT_FOUND. */
 struct store_model;

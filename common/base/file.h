@@ -80,7 +80,7 @@ MUST_CHECK enum err file_sync(struct file *f);
 /* The content only: of a file that gets its lasting name by file_rename(), which syncs the directory. */
 MUST_CHECK enum err file_sync_content(struct file *f);
 
-/* Random reads, without copying the file into memory: exactly n bytes, else ERR_CORRUPT. */
+/* Random reads, without copying the file into memory: exactly n bytes, else ERR_CORRUPT. thread: any number, on the same file. */
 MUST_CHECK enum err file_open_read(const char *path, struct file **ret_file);
 MUST_CHECK enum err file_read_at(struct file *f, uint64_t offset, void *p, size_t n);
 

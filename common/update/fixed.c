@@ -85,16 +85,27 @@ double fixed_decode(int32_t q, int scale)
 	return ldexp(q, -scale);
 }
 
-FOR_EACH_CPU static void add(int64_t *restrict sum, const int32_t *restrict q, size_t n, int32_t weight)
+static inline unsigned outside(int32_t q)
 {
-	for (size_t i = 0; i < n; i++)
-		sum[i] += (int64_t)weight * q[i];
+	/* q + 2^30 as unsigned is 0 .. 2^31 for exactly the values that are allowed. */
+	return (uint32_t)q + (uint32_t)FIXED_MAX > 2u * (uint32_t)FIXED_MAX;
 }
 
-void fixed_add(int64_t *sum, const int32_t *q, size_t n, int64_t weight)
+/* The check costs nothing here: what takes time is reading q. */
+FOR_EACH_CPU static unsigned add(int64_t *restrict sum, const int32_t *restrict q, size_t n, int32_t weight)
+{
+	unsigned bad = 0;
+	for (size_t i = 0; i < n; i++) {
+		bad |= outside(q[i]);
+		sum[i] += (int64_t)weight * q[i];
+	}
+	return bad;
+}
+
+bool fixed_add(int64_t *sum, const int32_t *q, size_t n, int64_t weight)
 {
 	ENSURE(weight >= 0 && weight <= FIXED_WEIGHT_MAX);
-	add(sum, q, n, (int32_t)weight);
+	return !add(sum, q, n, (int32_t)weight);
 }
 
 FOR_EACH_CPU static void apply(const float *base, const int64_t *restrict sum, size_t n, double total, double unit,
@@ -120,25 +131,6 @@ enum err fixed_check_cohort(uint64_t plants, uint64_t weight_max)
 		return err_set(ERR_LIMIT, "a weight (number of samples) is 1 to %d, not %llu", FIXED_WEIGHT_MAX,
 			       (unsigned long long)weight_max);
 	return ERR_OK;
-}
-
-static inline unsigned outside(int32_t q)
-{
-	/* q + 2^30 as unsigned is 0 .. 2^31 for exactly the values that are allowed. */
-	return (uint32_t)q + (uint32_t)FIXED_MAX > 2u * (uint32_t)FIXED_MAX;
-}
-
-FOR_EACH_CPU static unsigned any_outside(const int32_t *q, size_t n)
-{
-	unsigned bad = 0;
-	for (size_t i = 0; i < n; i++)
-		bad |= outside(q[i]);
-	return bad;
-}
-
-bool fixed_in_range(const int32_t *q, size_t n)
-{
-	return !any_outside(q, n);
 }
 
 static const bool is_little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;

@@ -31,8 +31,9 @@ enum { FIXED_SCALE_MIN = -104, FIXED_SCALE_MAX = 30 };
 MUST_CHECK enum err fixed_encode(const float *local, const float *base, size_t n, double factor, int scale, int32_t *q,
 				 size_t *ret_bad);
 double fixed_decode(int32_t q, int scale);
-/* sum[i] += weight * q[i]; weight in 0 .. FIXED_WEIGHT_MAX */
-void fixed_add(int64_t *sum, const int32_t *q, size_t n, int64_t weight);
+/* sum[i] += weight * q[i]; weight in 0 .. FIXED_WEIGHT_MAX. Returns false when some q[i] is outside +-FIXED_MAX: the sums are worth
+ * nothing then (and one such update more could make them wrap). */
+MUST_CHECK bool fixed_add(int64_t *sum, const int32_t *q, size_t n, int64_t weight);
 /* out[i] = base[i] + rate * sum[i] / total * 2^-scale, left to right in double, rounded once to float. `out` may be
  * `base`. */
 void fixed_apply(const float *base, const int64_t *sum, size_t n, int64_t total, int scale, double rate, float *out);
@@ -41,9 +42,6 @@ MUST_CHECK enum err fixed_check_cohort(uint64_t plants, uint64_t weight_max);
 
 /* n 4-byte words, in place, from little-endian (files, wire) to the machine's order or back: mostly nothing to do. */
 void fixed_order(void *words, size_t n);
-
-/* Is every q[i] within +-FIXED_MAX? */
-bool fixed_in_range(const int32_t *q, size_t n);
 
 /*
  * Sums of squares in double, in a defined order: element i of a tensor is added to lane i % FIXED_LANES, and the

@@ -113,7 +113,7 @@ static void bytes_are_durable_before_the_name(void **state)
 	const char *temp = make("new", content, sizeof content);
 	disk_tape_insert(&tape);
 	assert_ok(adopt(temp, NULL, &got));
-	assert_string_equal(tape.ops, "SdRd");
+	assert_string_equal(tape.ops, "SRd");
 }
 
 static void a_failing_disk_never_shows_half_a_model(void **state)
@@ -145,8 +145,94 @@ static void a_failing_disk_never_shows_half_a_model(void **state)
 			assert_ok(file_remove(store_path(store, &digest, path)));
 			assert_int_equal(count_files(folder(), ""), 0);
 		}
-		assert_true(failures >= 4); /* sync, dirsync, rename, dirsync */
+		assert_true(failures >= 3); /* sync, rename, dirsync */
 	}
+}
+
+/* Its writer has digested and synced it: no further sync of the content, and no pass over it. */
+static void what_its_writer_vouches_for_only_gets_its_name(void **state)
+{
+	(void)state;
+	struct disk_tape tape;
+	const char *temp = make("new", content, sizeof content);
+	disk_tape_insert(&tape);
+	assert_ok(store_take(store, temp, &digest));
+	assert_string_equal(tape.ops, "Rd");
+	assert_true(store_has(store, &digest, NULL));
+	assert_false(file_exists(temp));
+	char path[PATH_SIZE];
+	assert_fails(store_take(store, store_temp_path(store, "absent", path), &digest), ERR_NOT_FOUND, "absent");
+	/* A rename that the disk refuses leaves neither name. */
+	struct bad_disk disk;
+	assert_ok(store_remove(store, &digest));
+	temp = make("again", content, sizeof content);
+	bad_disk_insert(&disk, 0, false);
+	assert_int_equal(store_take(store, temp, &digest), ERR_IO);
+	bad_disk_remove();
+	assert_false(file_exists(temp));
+	assert_false(store_has(store, &digest, NULL));
+}
+
+static void a_removed_model_is_read_to_its_end(void **state)
+{
+	(void)state;
+	struct digest got;
+	struct store_model *m, *none;
+	struct disk_tape tape;
+	assert_ok(adopt(make("a", content, sizeof content), NULL, &got));
+	assert_ok(store_acquire(store, &digest, &m));
+	disk_tape_insert(&tape);
+	assert_ok(store_remove(store, &digest));
+	assert_string_equal(tape.ops, "X");
+	bad_disk_remove();
+	assert_false(store_has(store, &digest, NULL));
+	assert_memory_equal(store_content(m).p, content, sizeof content);
+	store_release(store, m);
+	assert_fails(store_acquire(store, &digest, &none), ERR_NOT_FOUND, "safetensors");
+	assert_ok(store_remove(store, &digest)); /* absent is fine */
+	struct bad_disk disk;
+	bad_disk_insert(&disk, 0, false);
+	assert_int_equal(store_remove(store, &digest), ERR_IO);
+}
+
+struct seen {
+	struct digest last;
+	size_t n;
+	enum err fails;
+};
+
+static enum err see(void *arg, const struct digest *d)
+{
+	struct seen *s = arg;
+	assert_true(s->n == 0 || memcmp(s->last.b, d->b, DIGEST_SIZE) < 0);
+	s->last = *d;
+	s->n++;
+	return s->fails == ERR_OK ? store_remove(store, d) : err_set(s->fails, "enough");
+}
+
+static void all_models_are_found_and_nothing_else(void **state)
+{
+	(void)state;
+	struct seen seen = {.fails = ERR_STATE};
+	char path[PATH_SIZE], name[80];
+	for (char c = 'a'; c < 'f'; c++) {
+		char text[sizeof content];
+		struct digest got;
+		memset(text, c, sizeof text);
+		assert_ok(adopt(make("m", text, sizeof text), NULL, &got));
+	}
+	make("part", content, sizeof content);
+	assert_ok(file_replace(path_join(path, folder(), "README"), bytes_str("x"), 0600));
+	snprintf(name, sizeof name, "%064d.safetensorz", 0);
+	assert_ok(file_replace(path_join(path, folder(), name), bytes_str("x"), 0600));
+	snprintf(name, sizeof name, "%063dZ.safetensors", 0);
+	assert_ok(file_replace(path_join(path, folder(), name), bytes_str("x"), 0600));
+	assert_fails(store_each(store, see, &seen), ERR_STATE, "enough");
+	assert_int_equal(seen.n, 1);
+	seen = (struct seen){.n = 0};
+	assert_ok(store_each(store, see, &seen));
+	assert_int_equal(seen.n, 5);
+	assert_int_equal(count_files(folder(), ""), 4);
 }
 
 static void readers_share_a_mapping(void **state)
@@ -216,6 +302,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leftovers_go_at_the_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(bytes_are_durable_before_the_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failing_disk_never_shows_half_a_model, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_its_writer_vouches_for_only_gets_its_name, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_removed_model_is_read_to_its_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(all_models_are_found_and_nothing_else, setup, teardown),
 		cmocka_unit_test_setup_teardown(readers_share_a_mapping, setup, teardown),
 		cmocka_unit_test_setup_teardown(threads_read_together, setup, teardown),
 	};
