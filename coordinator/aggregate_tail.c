@@ -57,9 +57,10 @@ uint8_t *aggregate_tail_take(struct aggregate_tail *t, size_t k)
 	pthread_mutex_lock(&t->lock);
 	while (k >= t->next + t->n_slots && !t->broken)
 		pthread_cond_wait(&t->moved, &t->lock);
-	bool broken = t->broken;
+	/* A block before the broken one has its buffer: whether it fails too is to be known, because its error would be the first. */
+	bool free_now = k < t->next + t->n_slots;
 	pthread_mutex_unlock(&t->lock);
-	return broken ? NULL : t->slots[k % t->n_slots].p;
+	return free_now ? t->slots[k % t->n_slots].p : NULL;
 }
 
 static void digest_slot(struct aggregate_tail *t, const struct slot *s)

@@ -53,6 +53,12 @@ static const char *const versions[] = {
 	"ALTER TABLE round ADD COLUMN grace_ms INTEGER NOT NULL DEFAULT 0;"
 	"UPDATE round SET goal = plants;"
 	"PRAGMA user_version = 2;",
+	/* 3: which rounds is a model of? (retention) */
+	"CREATE INDEX round_base ON round (base);"
+	"CREATE INDEX round_model ON round (model);"
+	"CREATE INDEX job_source ON job (source);"
+	"CREATE INDEX job_model ON job (model);"
+	"PRAGMA user_version = 3;",
 };
 /* clang-format on */
 

@@ -163,6 +163,28 @@ struct round_close {
 };
 MUST_CHECK enum err db_round_close(struct db *db, const struct round_close *c);
 
+/* ---- what may go (retention.h) ---- */
+
+/* The committed round of the job that `skip` newer committed ones follow; ERR_NOT_FOUND when there are not as many. */
+MUST_CHECK enum err db_keep_committed(struct db *db, uint64_t job, uint32_t skip, uint32_t *ret_number,
+				      struct digest *ret_model);
+/* How many committed rounds of the job are newer than `number`. */
+MUST_CHECK enum err db_keep_newer(struct db *db, uint64_t job, uint32_t number, uint32_t *ret_n);
+
+/* A round that began with a model, or made it. */
+struct db_model_use {
+	uint64_t job;
+	uint32_t round;
+	enum round_phase phase;
+	bool made; /* it is the round's result; otherwise its base */
+};
+/* All of them; free(). *ret_pinned: it is a job's source, or its last model. */
+MUST_CHECK enum err db_keep_uses(struct db *db, const struct digest *model, bool *ret_pinned,
+				 struct db_model_use **ret_uses, size_t *ret_n);
+/* The round that the plant's update made from the base of `base_round` counts in, and its phase. ERR_NOT_FOUND: in none. */
+MUST_CHECK enum err db_keep_counted(struct db *db, uint64_t job, uint32_t base_round, const char *plant,
+				    uint32_t *ret_round, enum round_phase *ret_phase, int64_t *ret_place);
+
 /* ---- updates and reports ---- */
 
 /* ERR_STALE when the round is not open; ERR_DUPLICATE when the plant has one. */

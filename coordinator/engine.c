@@ -69,9 +69,22 @@ void engine_release_run(struct engine *e, struct run *r)
 static bool is_known(void *arg, const struct spool_key *key)
 {
 	const struct engine *e = arg;
-	const struct run *r = engine_find(e, key->job);
-	const struct seat *s = r != NULL && r->round.number == key->round ? run_seat(r, key->plant) : NULL;
-	return s != NULL && s->accepted;
+	return retention_needs_update(e->retention, key->job, key->round, key->plant);
+}
+
+static enum err keep_of(void *arg, uint64_t job, struct retention_keep *ret_keep)
+{
+	(void)arg, (void)job;
+	*ret_keep = (struct retention_keep){.updates = 0, .models = UINT32_MAX};
+	return ERR_OK;
+}
+
+static void remove_update(void *arg, uint64_t job, uint32_t round, const char *plant)
+{
+	const struct engine *e = arg;
+	const struct spool_key key = {.job = job, .round = round, .plant = plant};
+	if (plant != NULL && spool_remove(e->config.dir, &key) != ERR_OK)
+		log_warn("engine", "removing an update of job %llu: %s", (unsigned long long)job, err_text());
 }
 
 /* A round that was sealed needs its models; a lost result is made again, a lost base cannot be. */
@@ -133,7 +146,10 @@ static enum err load(struct engine *e)
 			err = resume(e, &jobs[i]);
 	}
 	free(jobs);
-	return err == ERR_OK ? spool_sweep(e->config.dir, is_known, e) : err;
+	TRY(err);
+	TRY(spool_sweep(e->config.dir, is_known, e));
+	retention_sweep(e->retention);
+	return ERR_OK;
 }
 
 enum err engine_open(const struct engine_config *config, struct engine **ret_engine)
@@ -141,6 +157,8 @@ enum err engine_open(const struct engine_config *config, struct engine **ret_eng
 	struct engine *e = mem_new(sizeof *e);
 	pthread_condattr_t monotonic;
 	e->config = *config;
+	e->retention = retention_new(&(struct retention_config){
+		.db = config->db, .store = config->store, .arg = e, .keep = keep_of, .remove_update = remove_update});
 	e->flushed_ms = engine_monotonic_ms(e);
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_condattr_init(&monotonic);
@@ -327,5 +345,6 @@ void engine_close(struct engine *e)
 	pthread_cond_destroy(&e->wake);
 	pthread_cond_destroy(&e->ended);
 	pthread_mutex_destroy(&e->lock);
+	retention_free(e->retention);
 	free(e);
 }

@@ -199,7 +199,7 @@ static void leave_place(struct engine *e, const char *name)
 	pthread_mutex_unlock(&e->lock);
 }
 
-enum err engine_job_start(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job)
+static enum err start_job(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job)
 {
 	struct plan *plan = NULL;
 	uint64_t source_size;
@@ -210,6 +210,15 @@ enum err engine_job_start(struct engine *e, const struct wire_start_job *request
 		leave_place(e, plan->config.name);
 	}
 	plan_release(plan);
+	return err;
+}
+
+enum err engine_job_start(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job)
+{
+	/* The source may be another job's old model, which is needed only once this job's row says so. */
+	retention_hold(e->retention);
+	enum err err = start_job(e, request, ret_job);
+	retention_release(e->retention);
 	return err;
 }
 

@@ -13,12 +13,14 @@
 
 #include "coordinator/engine.h"
 #include "coordinator/notice.h"
+#include "coordinator/retention.h"
 #include "coordinator/run.h"
 
 #include <pthread.h>
 
 struct engine {
 	struct engine_config config; /* the texts are borrowed */
+	struct retention *retention; /* owned */
 	pthread_t thread;
 	bool threaded;
 	int64_t flushed_ms; /* the thread's own: when the registry was written last */

@@ -255,10 +255,7 @@ static enum err close_round(struct engine *e, struct run *r, enum round_phase ph
 			 reason != NULL ? ": " : "", reason != NULL ? reason : "");
 		log_sequel(r, s);
 		install(e, r, &c, s);
-		/* A file that stays behind has no open round and goes with the next start. */
-		if (spool_remove_round(e->config.dir, c.job, number) != ERR_OK)
-			log_warn("round", "removing the updates of job=%" PRIu64 " round=%" PRIu32 ": %s", c.job,
-				 number, err_text());
+		retention_closed(e->retention, c.job, number);
 	}
 	round_row_deinit(&s->next);
 	return err;

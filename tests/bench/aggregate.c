@@ -33,7 +33,8 @@ enum {
 	RUNS_MAX = 99,
 	FILES_MAX = 256,
 	BLOCK = 1 << 20,
-	MEMORY = 4,
+	MEMORY_MAX = 256,
+	MEMORY_MB = 256,
 	SUMS = 32 << 10,
 	SMALL_FILES = 200,
 	SMALL_BYTES = 100000
@@ -54,7 +55,8 @@ struct bench {
 	bool batch; /* one file for all: paths[0] */
 	char *paths[FILES_MAX];
 	struct digest digests[FILES_MAX];
-	int32_t *memory[MEMORY]; /* each an update */
+	int32_t *memory[MEMORY_MAX]; /* each an update; so many that no cache holds them */
+	size_t n_memory;             /* a multiple of 4 */
 	unsigned threads;
 };
 
@@ -117,7 +119,7 @@ static enum err write_update(struct file *f, size_t n, uint64_t seed)
 	struct rng r;
 	int32_t *block = mem_array(BLOCK, sizeof *block);
 	rng_seed(&r, seed);
-	for (size_t i = 0; i < BLOCK; i++)
+	for (size_t i = 0; i < BLOCK && i < n; i++)
 		block[i] = (int32_t)(rng_u64(&r) >> 40) - (1 << 23);
 	enum err e = ERR_OK;
 	for (size_t at = 0; e == ERR_OK && at < n; at += BLOCK)
@@ -234,10 +236,10 @@ static void *sum_share(void *arg)
 	size_t n = b->manifest->n_travel, from = n / b->threads * s->number;
 	size_t to = s->number + 1 == b->threads ? n : n / b->threads * (s->number + 1);
 	int64_t *sum = mem_aligned(SUMS * sizeof *sum);
-	for (int64_t f = 0; f < b->files; f += MEMORY) {
+	for (size_t f = 0; f < (size_t)b->files; f += 4) {
+		int32_t *const *m = b->memory + f % b->n_memory;
 		for (size_t k = from; k < to; k += SUMS) {
-			add_four(sum, b->memory[0] + k, b->memory[1] + k, b->memory[2] + k, b->memory[3] + k,
-				 to - k < SUMS ? to - k : SUMS, 100);
+			add_four(sum, m[0] + k, m[1] + k, m[2] + k, m[3] + k, to - k < SUMS ? to - k : SUMS, 100);
 			__asm__ volatile("" : : "r"(sum) : "memory");
 		}
 	}
@@ -251,7 +253,7 @@ static void *digest_share(void *arg)
 	const struct bench *b = s->b;
 	struct digester *d = digest_begin();
 	for (int64_t f = s->number; f < b->files; f += b->threads)
-		digest_add(d, b->memory[f % MEMORY], manifest_update_bytes(b->manifest));
+		digest_add(d, b->memory[(size_t)f % b->n_memory], manifest_update_bytes(b->manifest));
 	struct digest unused = digest_end(d);
 	__asm__ volatile("" : : "r"(&unused) : "memory");
 	return NULL;
@@ -274,8 +276,10 @@ static double time_shares(const struct bench *b, void *(*fn)(void *))
 
 static void take_memory(struct bench *b)
 {
-	size_t n = b->manifest->n_travel;
-	for (size_t k = 0; k < MEMORY; k++) {
+	size_t n = b->manifest->n_travel, fit = MEMORY_MB * (size_t)1000000 / (n * sizeof(int32_t));
+	b->n_memory = fit < (size_t)b->files ? fit / 4 * 4 : (size_t)(b->files + 3) / 4 * 4;
+	b->n_memory = b->n_memory > 4 ? b->n_memory : 4;
+	for (size_t k = 0; k < b->n_memory; k++) {
 		b->memory[k] = mem_aligned(n * sizeof *b->memory[k]);
 		for (size_t i = 0; i < n; i++)
 			b->memory[k][i] = (int32_t)(i * 2654435761u + k) >> 8;
@@ -368,7 +372,7 @@ static enum err with_files(const struct args *args, int64_t files, bool batch, d
 	free(why);
 	for (int64_t i = 0; i < files; i++)
 		free(b.paths[i]);
-	for (size_t k = 0; k < MEMORY; k++)
+	for (size_t k = 0; k < b.n_memory; k++)
 		free(b.memory[k]);
 	manifest_free(b.manifest);
 	return e;
