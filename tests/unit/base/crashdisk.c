@@ -5,6 +5,7 @@
 
 #include "support/crashdisk.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
 
 static char *dir;
@@ -363,6 +364,61 @@ static void test_the_last_write(void **state)
 	assert_true(parts > 10);
 }
 
+enum { THREADS = 4, LINE = 600 };
+
+struct appender {
+	char path[PATH_SIZE];
+	size_t synced; /* bytes that were promised */
+};
+
+static void *append_until_dead(void *arg)
+{
+	struct appender *a = arg;
+	struct file *f = NULL;
+	char line[LINE];
+	memset(line, 'l', sizeof line);
+	enum err e = file_create(a->path, 0600, &f);
+	while (e == ERR_OK) {
+		e = file_write(f, line, sizeof line);
+		if (e == ERR_OK)
+			e = file_sync(f);
+		if (e == ERR_OK)
+			a->synced += sizeof line;
+	}
+	file_close(f);
+	return NULL;
+}
+
+/* Several at once: what was promised to each is there. */
+static void test_threads(void **state)
+{
+	(void)state;
+	for (uint64_t n = 1; n < 100; n += 9) {
+		pthread_t threads[THREADS];
+		struct appender a[THREADS] = {0};
+		insert(n, n, (enum crashdisk_mode)(n % CRASHDISK_MODES));
+		for (size_t i = 0; i < THREADS; i++) {
+			char name[] = {(char)('0' + i), '\0'};
+			path_join(a[i].path, dir, name);
+			assert_int_equal(pthread_create(&threads[i], NULL, append_until_dead, &a[i]), 0);
+		}
+		for (size_t i = 0; i < THREADS; i++)
+			assert_int_equal(pthread_join(threads[i], NULL), 0);
+		assert_true(crashdisk_dead(disk) && crashdisk_count(disk) >= n + THREADS - 1);
+		crashdisk_restore(disk);
+		for (size_t i = 0; i < THREADS; i++) {
+			struct buf b = {0};
+			if (a[i].synced > 0)
+				assert_int_equal(file_read(a[i].path, 1 << 20, &b), ERR_OK);
+			assert_true(b.n >= a[i].synced);
+			for (size_t k = 0; k < a[i].synced; k++)
+				assert_int_equal(b.p[k], 'l');
+			buf_deinit(&b);
+			assert_int_equal(file_remove(a[i].path), ERR_OK);
+		}
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -379,6 +435,7 @@ int main(void)
 		TEST(test_torn_writes),
 		TEST(test_synced_bytes_stay),
 		TEST(test_the_last_write),
+		TEST(test_threads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
