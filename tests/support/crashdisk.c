@@ -224,6 +224,16 @@ static enum err hook(void *arg, enum file_op op, const char *path, size_t n, siz
 	return e;
 }
 
+void crashdisk_make_scratch(char out[PATH_SIZE])
+{
+	static const char name[] = "hansa-test-XXXXXX";
+	if (mkdtemp(strcpy(out, "/dev/shm/hansa-test-XXXXXX")) != NULL)
+		return;
+	const char *base = getenv("TMPDIR");
+	path_join(out, base != NULL ? base : "/tmp", name);
+	ENSURE(mkdtemp(out) != NULL);
+}
+
 struct crashdisk *crashdisk_new(const char *dir, uint64_t seed)
 {
 	struct crashdisk *c = mem_new(sizeof *c);

@@ -49,6 +49,12 @@ enum crashdisk_mode {
 
 struct crashdisk;
 
+/*
+ * A new scratch directory for a sweep, in memory where the system has such a file system: power is lost by our rules
+ * anyway, and real syncs would make most of a sweep's time. The caller removes it.
+ */
+void crashdisk_make_scratch(char out[PATH_SIZE]);
+
 /* Takes the hook; `dir` is there, its content is durable. Ends the process on errors of the system. */
 struct crashdisk *crashdisk_new(const char *dir, uint64_t seed);
 void crashdisk_free(struct crashdisk *c); /* gives the hook back; `dir` stays as it is, or may be gone. NULL is fine */

@@ -15,7 +15,7 @@ static struct sql *sql;
 static int setup(void **state)
 {
 	(void)state;
-	temp_make(dir);
+	crashdisk_make_scratch(dir);
 	path_join(path, dir, "test.db");
 	return 0;
 }
@@ -266,7 +266,7 @@ static void check_series(int acknowledged)
 static void what_was_committed_survives_a_power_loss(void **state)
 {
 	(void)state;
-	enum { SEEDS = 3 };
+	enum { SEEDS = 5 };
 	bool unpromised = false;
 	for (int mode = 0; mode < CRASHDISK_MODES; mode++) {
 		for (uint64_t seed = 0; seed < (mode == CRASHDISK_MIXED ? SEEDS : 1); seed++) {
