@@ -14,7 +14,8 @@ enum { PEM_MAX = 128 << 10, HOST_SIZE = 256 };
 
 /* All that init itself makes; anything else in the directory belongs to somebody else. */
 static const char *const ours[] = {"ca",    "coordinator", "operator",     "log",          "models",
-				   "spool", "hansa.db",    "hansa.db-wal", "hansa.db-shm", ".lock"};
+				   "spool", "hansa.db",    "hansa.db-wal", "hansa.db-shm", "hansa.db-journal",
+				   ".lock"};
 
 static enum err is_ours(void *arg, const char *name)
 {

@@ -8,6 +8,7 @@
 #include "coordinator/sql.h"
 
 #include "base/file.h"
+#include "coordinator/sql_vfs.h"
 
 #include <pthread.h>
 #include <sqlite3.h>
@@ -67,7 +68,14 @@ static enum err code_of(int rc)
 
 static enum err fail(const struct sql *s, int rc)
 {
-	return err_set(code_of(rc), "%s: %s", s->path, s->db != NULL ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc));
+	if (s->db == NULL)
+		return err_set(code_of(rc), "%s: %s", s->path, sqlite3_errstr(rc));
+	/* "disk I/O error" says nothing that somebody could act on; what the system said does. */
+	int number = (rc & 0xff) == SQLITE_IOERR || (rc & 0xff) == SQLITE_CANTOPEN ? sql_vfs_errno() : 0;
+	if (number == 0)
+		return err_set(code_of(rc), "%s: %s", s->path, sqlite3_errmsg(s->db));
+	char why[128];
+	return err_set(code_of(rc), "%s: %s: %s", s->path, sqlite3_errmsg(s->db), strerror_r(number, why, sizeof why));
 }
 
 enum err sql_run(struct sql *s, const char *text)
@@ -84,8 +92,11 @@ static enum err set_up(struct sql *s)
 	/* SQLite would make it readable for all; what it makes beside it takes this mode over. */
 	if (!file_exists(s->path))
 		TRY(file_replace(s->path, bytes_of("", 0), 0600));
-	int rc = sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-				 NULL);
+	const char *vfs = sql_vfs_name();
+	if (vfs == NULL)
+		return err_set(ERR_IO, "%s: this SQLite library cannot use files of the system", s->path);
+	int rc =
+		sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs);
 	if (rc != SQLITE_OK)
 		return fail(s, rc);
 	sqlite3_busy_timeout(s->db, BUSY_MS);

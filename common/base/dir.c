@@ -2,7 +2,7 @@
  * Directories and names. A directory entry is durable only after an fsync of the directory that holds it, so every
  * function here that makes one syncs its parent.
  */
-#include "base/fault.h"
+#include "base/file_parts.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -46,8 +46,11 @@ enum err dir_sync(const char *path)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return err_errno("%s: cannot open directory", path);
+	uint64_t begin = fault_sync_begin();
+	int rc = fsync(fd);
+	fault_sync_end(begin);
 	/* EINVAL: a file system without directory syncing; there is no more that can be done. */
-	enum err e = fsync(fd) == 0 || errno == EINVAL ? ERR_OK : err_errno("%s: cannot sync directory", path);
+	enum err e = rc == 0 || errno == EINVAL ? ERR_OK : err_errno("%s: cannot sync directory", path);
 	close(fd);
 	return e;
 }
@@ -68,20 +71,43 @@ static enum err make_one(const char *path, mode_t mode)
 	return e;
 }
 
+/* A directory that we may not read counts as empty. */
+static bool is_empty(const char *path)
+{
+	DIR *d = opendir(path);
+	if (d == NULL)
+		return true;
+	size_t n = 0;
+	while (n <= 2 && readdir(d) != NULL)
+		n++;
+	closedir(d);
+	return n <= 2; /* "." and ".." */
+}
+
+/*
+ * A directory that exists may not be durable: whoever made it may have died before its parent was synced. That one can
+ * only be empty, because nobody puts anything into a directory before dir_make() has returned, and then the parent is
+ * synced. So a directory with something in it, which is what every start but the first meets, costs no sync.
+ */
+static enum err make_durable(const char *path, const char *parent)
+{
+	if (!is_empty(path))
+		return ERR_OK;
+	enum err e = dir_sync(parent);
+	/* A parent that we may not read is not ours. */
+	return e == ERR_IO && errno == EACCES ? ERR_OK : e;
+}
+
 enum err dir_make(const char *path, mode_t mode)
 {
 	struct stat st;
 	bool exists = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 	char *parent = path_parent(path);
 	enum err e = ERR_OK;
-	if (exists) {
-		/* Whoever made it may have died before it was durable. A parent that we may not read is not ours. */
-		e = dir_sync(parent);
-		if (e == ERR_IO && errno == EACCES)
-			e = ERR_OK;
-	} else if (strcmp(parent, path) != 0) {
+	if (exists)
+		e = make_durable(path, parent);
+	else if (strcmp(parent, path) != 0)
 		e = dir_make(parent, mode);
-	}
 	free(parent);
 	if (e == ERR_OK && !exists)
 		e = make_one(path, mode);

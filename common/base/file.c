@@ -1,20 +1,13 @@
 /*
- * Files. Replacing writes a temporary beside the file and renames it: a reader sees the old content or the new, at
- * every moment and after every crash.
- *
- * The temporary's name is fixed by the file's name, so one that a crash left behind is found and removed by the next
- * replacement instead of filling the disk. Two writers of the same file take turns by flock() on the temporary; who
- * holds the lock checks that the name still means the file it has locked, because the previous holder has renamed or
- * removed it.
+ * Open files, and everything about a file that needs no temporary; file_replace.c has the rest.
  */
-#include "base/fault.h"
+#include "base/file_parts.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -31,7 +24,7 @@ struct file {
 	bool broken;        /* a sync failed: the kernel may have dropped what it could not write */
 };
 
-static enum err write_fully(int fd, const char *path, uint64_t *offset, const uint8_t *p, size_t n)
+enum err file_put_all(int fd, const char *path, uint64_t *offset, const uint8_t *p, size_t n)
 {
 	while (n > 0) {
 		ssize_t got = pwrite(fd, p, n, (off_t)*offset);
@@ -46,21 +39,24 @@ static enum err write_fully(int fd, const char *path, uint64_t *offset, const ui
 	return ERR_OK;
 }
 
-static enum err durable_write(int fd, const char *path, uint64_t *offset, const void *p, size_t n)
+enum err file_put(int fd, const char *path, uint64_t *offset, const void *p, size_t n)
 {
 	size_t allowed;
 	enum err injected = fault_ask_write(path, n, &allowed);
-	TRY(write_fully(fd, path, offset, p, allowed));
+	TRY(file_put_all(fd, path, offset, p, allowed));
 	return injected;
 }
 
-static enum err durable_sync(int fd, const char *path)
+enum err file_settle(int fd, const char *path)
 {
 	TRY(fault_ask(FILE_OP_SYNC, path));
-	return fdatasync(fd) == 0 ? ERR_OK : err_errno("%s: cannot sync", path);
+	uint64_t begin = fault_sync_begin();
+	int rc = fdatasync(fd);
+	fault_sync_end(begin);
+	return rc == 0 ? ERR_OK : err_errno("%s: cannot sync", path);
 }
 
-static enum err sync_parent(const char *path)
+enum err file_sync_parent(const char *path)
 {
 	char *parent = path_parent(path);
 	enum err e = dir_sync(parent);
@@ -68,126 +64,7 @@ static enum err sync_parent(const char *path)
 	return e;
 }
 
-/* A replacement in the making. */
-struct temporary {
-	char *path; /* owned */
-	int fd;     /* holds the lock */
-	uint64_t offset;
-};
-
-static char *temporary_path(const char *path)
-{
-	char *parent = path_parent(path);
-	const char *slash = strrchr(path, '/');
-	char *tmp = mem_printf("%s/" FILE_TEMPORARY_PREFIX "%s", parent, slash != NULL ? slash + 1 : path);
-	free(parent);
-	return tmp;
-}
-
-/* Lock an open file, and see whether `path` still means it: the holder before us has renamed or removed it. */
-static enum err lock_named(int fd, const char *path, bool *ret_there)
-{
-	struct stat opened, named;
-	while (flock(fd, LOCK_EX) != 0) {
-		if (errno != EINTR)
-			return err_errno("%s: cannot lock", path);
-	}
-	if (fstat(fd, &opened) != 0)
-		return err_errno("%s", path);
-	*ret_there = lstat(path, &named) == 0 && opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
-	return ERR_OK;
-}
-
-/* Remove what a crash left behind, after its writer, if it still lives, has finished. */
-static enum err remove_leftover(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? ERR_OK : err_errno("%s: is in the way; cannot open it", path);
-	bool there = false;
-	enum err e = lock_named(fd, path, &there);
-	if (e == ERR_OK && there && unlink(path) != 0)
-		e = err_errno("%s: is in the way; cannot remove it", path);
-	close(fd);
-	return e;
-}
-
-/* One attempt; t->fd stays -1 when somebody else was faster. */
-static enum err temporary_try(struct temporary *t, mode_t mode)
-{
-	bool there = false;
-	int fd = open(t->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	if (fd < 0)
-		return errno == EEXIST ? remove_leftover(t->path) : err_errno("%s: cannot create", t->path);
-	enum err e = lock_named(fd, t->path, &there);
-	if (e == ERR_OK && there)
-		t->fd = fd;
-	else
-		close(fd);
-	return e;
-}
-
-static enum err temporary_open(struct temporary *t, const char *path, mode_t mode)
-{
-	TRY(fault_ask(FILE_OP_CREATE, path));
-	*t = (struct temporary){.path = temporary_path(path), .fd = -1};
-	enum err e = ERR_OK;
-	while (e == ERR_OK && t->fd < 0)
-		e = temporary_try(t, mode);
-	if (e != ERR_OK)
-		free(t->path);
-	return e;
-}
-
-/* Make it durable and give it its name; on failure it is removed. Ends `t` in any case. */
-static enum err temporary_finish(struct temporary *t, const char *path, enum err e)
-{
-	if (e == ERR_OK)
-		e = durable_sync(t->fd, t->path);
-	if (e == ERR_OK)
-		e = fault_ask(FILE_OP_RENAME, path);
-	if (e == ERR_OK && rename(t->path, path) != 0)
-		e = err_errno("%s: cannot rename to %s", t->path, path);
-	bool renamed = e == ERR_OK;
-	if (renamed) {
-		e = sync_parent(path);
-	} else {
-		/* The hook may refuse this too (a "crash"); the first error is the one to tell. */
-		char *why = mem_str(err_text());
-		if (fault_ask(FILE_OP_REMOVE, t->path) == ERR_OK)
-			unlink(t->path);
-		err_set(e, "%s", why);
-		free(why);
-	}
-	close(t->fd);
-	free(t->path);
-	return e;
-}
-
-enum err file_replace(const char *path, struct bytes content, mode_t mode)
-{
-	struct temporary t;
-	TRY(temporary_open(&t, path, mode));
-	return temporary_finish(&t, path, durable_write(t.fd, t.path, &t.offset, content.p, content.n));
-}
-
-static enum err copy_content(int fd, const char *from, struct temporary *t)
-{
-	uint8_t block[COPY_BLOCK];
-	for (;;) {
-		ssize_t got = read(fd, block, sizeof block);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return err_errno("%s: cannot read", from);
-		if (got == 0)
-			return ERR_OK;
-		TRY(durable_write(t->fd, t->path, &t->offset, block, (size_t)got));
-	}
-}
-
-/* Open for reading; only regular files, so that nobody waits for a pipe. */
-static enum err open_regular(const char *path, int *ret_fd, struct stat *ret_st)
+enum err file_open_regular(const char *path, int *ret_fd, struct stat *ret_st)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
@@ -201,19 +78,6 @@ static enum err open_regular(const char *path, int *ret_fd, struct stat *ret_st)
 	}
 	*ret_fd = fd;
 	return ERR_OK;
-}
-
-enum err file_copy(const char *from, const char *to, mode_t mode)
-{
-	int fd = -1;
-	struct stat st;
-	struct temporary t;
-	TRY(open_regular(from, &fd, &st));
-	enum err e = temporary_open(&t, to, mode);
-	if (e == ERR_OK)
-		e = temporary_finish(&t, to, copy_content(fd, from, &t));
-	close(fd);
-	return e;
 }
 
 static enum err read_all(int fd, const char *path, struct buf *b)
@@ -239,7 +103,7 @@ enum err file_read(const char *path, size_t max, struct buf *ret_content)
 	int fd = -1;
 	struct stat st;
 	struct buf b;
-	TRY(open_regular(path, &fd, &st));
+	TRY(file_open_regular(path, &fd, &st));
 	buf_init(&b, max);
 	enum err e = ERR_OK;
 	if ((uint64_t)st.st_size > b.max)
@@ -278,11 +142,15 @@ enum err file_remove(const char *path)
 {
 	TRY(fault_ask(FILE_OP_REMOVE, path));
 	if (unlink(path) == 0)
-		return sync_parent(path);
+		return file_sync_parent(path);
 	if (errno != ENOENT)
 		return err_errno("%s: cannot remove", path);
-	/* Absent, but perhaps removed by a process that died before that was durable. */
-	enum err e = sync_parent(path);
+	/*
+	 * Absent, but perhaps not durably: a process may have died, or its sync may have failed, right after the
+	 * unlink, and then the file would be back after the next crash although we said that it is gone. Whoever
+	 * does not mind that calls file_discard().
+	 */
+	enum err e = file_sync_parent(path);
 	return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 
@@ -368,7 +236,7 @@ static enum err check_writable(const struct file *f)
 enum err file_write(struct file *f, const void *p, size_t n)
 {
 	TRY(check_writable(f));
-	return durable_write(f->fd, f->path, &f->offset, p, n);
+	return file_put(f->fd, f->path, &f->offset, p, n);
 }
 
 enum err file_writev(struct file *f, const struct bytes *pieces, size_t n)
@@ -392,7 +260,7 @@ enum err file_writev(struct file *f, const struct bytes *pieces, size_t n)
 			size_t end = at + pieces[i].n < allowed ? at + pieces[i].n : allowed;
 			size_t from = done > at ? done : at;
 			if (from < end)
-				TRY(write_fully(f->fd, f->path, &f->offset, pieces[i].p + (from - at), end - from));
+				TRY(file_put_all(f->fd, f->path, &f->offset, pieces[i].p + (from - at), end - from));
 		}
 		TRY(injected);
 		pieces += k;
@@ -406,7 +274,7 @@ enum err file_write_at(struct file *f, uint64_t offset, const void *p, size_t n)
 	TRY(check_writable(f));
 	if (offset > INT64_MAX || n > INT64_MAX - offset)
 		return err_set(ERR_LIMIT, "%s: no byte %llu", f->path, (unsigned long long)offset);
-	return durable_write(f->fd, f->path, &offset, p, n);
+	return file_put(f->fd, f->path, &offset, p, n);
 }
 
 void file_flush(struct file *f)
@@ -418,7 +286,7 @@ void file_flush(struct file *f)
 enum err file_sync_content(struct file *f)
 {
 	TRY(check_writable(f));
-	enum err e = durable_sync(f->fd, f->path);
+	enum err e = file_settle(f->fd, f->path);
 	f->broken = e != ERR_OK;
 	return e;
 }
@@ -427,7 +295,7 @@ enum err file_sync(struct file *f)
 {
 	enum err e = file_sync_content(f);
 	if (e == ERR_OK && !f->entry_durable) {
-		e = sync_parent(f->path);
+		e = file_sync_parent(f->path);
 		f->entry_durable = e == ERR_OK;
 	}
 	return e;
@@ -464,7 +332,7 @@ enum err file_open_read(const char *path, struct file **ret_file)
 {
 	int fd = -1;
 	struct stat st;
-	TRY(open_regular(path, &fd, &st));
+	TRY(file_open_regular(path, &fd, &st));
 	*ret_file = file_new(path, fd, (uint64_t)st.st_size, true);
 	return ERR_OK;
 }
@@ -495,7 +363,7 @@ enum err file_map(const char *path, struct file_map *ret_map)
 	static const uint8_t nothing[1];
 	int fd = -1;
 	struct stat st;
-	TRY(open_regular(path, &fd, &st));
+	TRY(file_open_regular(path, &fd, &st));
 	size_t n = (size_t)st.st_size;
 	void *base = NULL;
 	enum err e = ERR_OK;

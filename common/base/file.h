@@ -27,6 +27,17 @@ MUST_CHECK enum err file_read(const char *path, size_t max, struct buf *ret_cont
 MUST_CHECK enum err file_replace(const char *path, struct bytes content, mode_t mode);
 MUST_CHECK enum err file_copy(const char *from, const char *to, mode_t mode); /* replaces `to` */
 
+/*
+ * The same piece by piece, for what is too large to be in memory twice. From begin to end other writers of the file
+ * wait, so a thread begins no second one of the same file. End with ERR_OK puts it in place; with an error (of a write,
+ * or of what was to be written) it is dropped and that error returned with its text. The draft is freed in any case.
+ * thread: one at a time.
+ */
+struct file_draft;
+MUST_CHECK enum err file_draft_begin(const char *path, mode_t mode, struct file_draft **ret_draft);
+MUST_CHECK enum err file_draft_write(struct file_draft *d, const void *p, size_t n);
+MUST_CHECK enum err file_draft_end(struct file_draft *d, enum err e);
+
 /* A temporary is called this + the name of its file. One that a crash left behind goes with the next replacement. */
 #define FILE_TEMPORARY_PREFIX ".tmp-"
 
@@ -39,7 +50,7 @@ MUST_CHECK enum err file_rename(const char *from, const char *to); /* same file 
 /* ERR_DENIED unless a regular file of the effective user (or root) that nobody else may read, write or execute. */
 MUST_CHECK enum err file_check_private(const char *path);
 
-/* Makes missing parents too, each durable; an existing directory is fine. */
+/* Makes missing parents too, each durable; an existing directory is fine. Nothing is put into it before this returns. */
 MUST_CHECK enum err dir_make(const char *path, mode_t mode);
 
 /* The entries of the directory are durable. */
@@ -66,10 +77,13 @@ void file_close(struct file *f);            /* NULL is fine; does not sync */
 /* After a failure a part may be in the file: cut it off again at the last good offset. */
 MUST_CHECK enum err file_write(struct file *f, const void *p, size_t n);
 MUST_CHECK enum err file_writev(struct file *f, const struct bytes *pieces, size_t n); /* one after another */
-/* Anywhere in the file, which may grow; file_offset() does not move. thread: any number, on the same file. */
+/*
+ * Anywhere in the file, which may grow; file_offset() does not move, and that is where file_write() and file_truncate()
+ * go on: a file is written in one way or the other. thread: any number, on the same file, without a sync meanwhile.
+ */
 MUST_CHECK enum err file_write_at(struct file *f, uint64_t offset, const void *p, size_t n);
-void file_flush(
-	struct file *f); /* begin to write to disk what has been written, without waiting: a later sync is short */
+/* Begin to write to disk what has been written, without waiting: a later sync is short. Only advice. */
+void file_flush(struct file *f);
 MUST_CHECK enum err file_truncate(struct file *f, uint64_t size); /* ERR_STATE when it would grow */
 
 /*
@@ -93,11 +107,17 @@ MUST_CHECK enum err file_map(const char *path, struct file_map *ret_map);
 void file_unmap(struct file_map *m);                                   /* safe twice */
 void file_map_drop(const struct file_map *m, size_t offset, size_t n); /* these pages are not needed again soon */
 
+/* Syncs of files, directories and databases by this process so far, and the nanoseconds spent in them. thread: any. */
+void file_get_sync_stats(uint64_t *ret_count, uint64_t *ret_ns);
+
 /*
  * Fault seam. The hook is asked before each durable operation, in order; it may return ERR_OK (go on), an error (the
  * operation fails with it), or set *ret_short (0 before) to a number of bytes of a write that reach the file before the
- * operation fails, with ERR_IO if it returns ERR_OK. A hook that fails everything from its n-th call on is a crash at
- * that point: temporaries stay behind too. NULL takes the hook out. Set it before threads start.
+ * operation fails, with ERR_IO if it returns ERR_OK. It may set errno (0 before) when it refuses: ENOSPC or EROFS make
+ * the text, and what SQLite makes of it, that of a full or read-only disk. A hook that fails everything from its n-th
+ * call on is a crash at that point: temporaries stay behind too. NULL takes the hook out. Set it before threads start;
+ * it is asked by whichever thread does the operation. SQLite asks it too, for the database, its journal and its
+ * write-ahead log (coordinator/sql_vfs.h).
  */
 enum file_op {
 	FILE_OP_CREATE,

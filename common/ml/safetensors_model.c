@@ -10,7 +10,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tensors are written as they lie in memory: this needs a little-endian machine"
@@ -323,33 +322,17 @@ enum err safetensors_header(const struct model *m, const struct json *meta, stru
 enum err safetensors_save(const char *path, const struct model *m, const struct json *meta)
 {
 	struct buf header;
-	struct file *f = NULL;
+	struct file_draft *draft = NULL;
 	TRY(safetensors_header(m, meta, &header));
-	/* file_replace() would need the whole file in memory once more; this is the same in pieces. */
-	char *temporary = mem_printf("%s.%ld.new", path, (long)getpid());
-	enum err e = file_create(temporary, 0644, &f);
-	if (e != ERR_OK)
-		goto out;
-	e = file_write(f, header.p, header.n);
-	for (size_t i = 0; e == ERR_OK && i < m->n_params; i++) {
-		const struct param *p = &m->params[i];
-		e = file_write(f, m->theta + p->offset, p->n * sizeof *m->theta);
+	enum err e = file_draft_begin(path, 0644, &draft);
+	if (e == ERR_OK) {
+		e = file_draft_write(draft, header.p, header.n);
+		for (size_t i = 0; e == ERR_OK && i < m->n_params; i++) {
+			const struct param *p = &m->params[i];
+			e = file_draft_write(draft, m->theta + p->offset, p->n * sizeof *m->theta);
+		}
+		e = file_draft_end(draft, e);
 	}
-	if (e == ERR_OK)
-		e = file_sync(f);
-	file_close(f);
-	if (e == ERR_OK)
-		e = file_rename(temporary, path);
-	if (e != ERR_OK) {
-		/* The error that matters is the first one, not whether the rest of the file could be removed. */
-		char *text = mem_str(err_text());
-		enum err removed = file_remove(temporary);
-		(void)removed;
-		e = err_set(e, "%s", text);
-		free(text);
-	}
-out:
-	free(temporary);
 	buf_deinit(&header);
 	return e;
 }

@@ -138,6 +138,7 @@ static void a_stop_does_not_wait_for_a_dead_disk(void **state)
 	send_missing(job);
 	engine_pump(stage.engine);
 	bad_disk_insert(&disk, 0, true);
+	disk.spares_database = true; /* where the stop is recorded */
 	for (int step = 0; step < 20; step++) {
 		engine_pump(stage.engine);
 		stage_monotonic += 100000;

@@ -1,7 +1,10 @@
 #include "ml/safetensors.h"
 
 #include "safetensors_file.h"
+#include "support/crashdisk.h"
 #include "temp.h"
+
+#include <dirent.h>
 
 static const char description[] = "name: small\n"
 				  "input: [1, 16]\n"
@@ -360,11 +363,55 @@ static void test_save_faults(void **state)
 	temp_remove(dir);
 }
 
+/* Whenever the power goes: the old model or the new one, and the next save leaves nothing of the broken one. */
+static void test_save_power_loss(void **state)
+{
+	(void)state;
+	char dir[PATH_SIZE], path[PATH_SIZE];
+	temp_make(dir);
+	path_join(path, dir, "m.safetensors");
+	struct model *old = small_model(1), *new = small_model(2);
+	for (int mode = 0; mode < CRASHDISK_MODES; mode++) {
+		bool more = true;
+		for (uint64_t n = 1; more; n++) {
+			assert_int_equal(safetensors_save(path, old, NULL), ERR_OK);
+			struct crashdisk *disk = crashdisk_new(dir, n);
+			crashdisk_arm(disk, n, (enum crashdisk_mode)mode);
+			enum err e = safetensors_save(path, new, NULL);
+			more = crashdisk_dead(disk);
+			assert_int_equal(e, more ? ERR_IO : ERR_OK);
+			crashdisk_restore(disk);
+			/* A temporary by a name that the next save knows, whichever process that is in. */
+			size_t entries = 0;
+			assert_int_equal(dir_each(dir, count_entry, &entries), ERR_OK);
+			assert_int_equal(entries, 1);
+			struct model *m;
+			assert_int_equal(safetensors_load(path, &m), ERR_OK);
+			bool is_old = memcmp(m->theta, old->theta, m->n_theta * sizeof *m->theta) == 0;
+			bool is_new = memcmp(m->theta, new->theta, m->n_theta * sizeof *m->theta) == 0;
+			assert_true(is_new || (more && is_old));
+			model_free(m);
+			crashdisk_free(disk);
+			assert_int_equal(safetensors_save(path, old, NULL), ERR_OK);
+			entries = 0;
+			DIR *d = opendir(dir);
+			while (readdir(d) != NULL)
+				entries++;
+			closedir(d);
+			assert_int_equal(entries, 3); /* with "." and ".." */
+		}
+	}
+	model_free(old);
+	model_free(new);
+	temp_remove(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_save),         cmocka_unit_test(test_load),        cmocka_unit_test(test_dtypes),
-		cmocka_unit_test(test_load_refused), cmocka_unit_test(test_save_faults),
+		cmocka_unit_test(test_save),        cmocka_unit_test(test_load),
+		cmocka_unit_test(test_dtypes),      cmocka_unit_test(test_load_refused),
+		cmocka_unit_test(test_save_faults), cmocka_unit_test(test_save_power_loss),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
