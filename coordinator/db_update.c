@@ -49,10 +49,10 @@ static void read_metrics(struct query *q, int column, struct wire_metrics *metri
 
 static enum err insert_update(struct db *db, const struct update_row *u)
 {
-	struct query *q = sql_query(
-		db->sql,
-		"INSERT INTO contribution (job, round, plant, digest, size, samples, norm, time_ms, metrics, base_round, place) "
-		"SELECT job, number, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM round WHERE job = ? AND number = ? AND phase = 'open'");
+	struct query *q = sql_query(db->sql, "INSERT INTO contribution (job, round, plant, digest, size, samples, "
+					     "norm, time_ms, metrics, base_round, place) "
+					     "SELECT job, number, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM round WHERE job = ? "
+					     "AND number = ? AND phase = 'open'");
 	sql_bind_text(q, u->plant);
 	db_bind_digest(q, &u->digest);
 	sql_bind_int(q, (int64_t)u->size);
