@@ -253,3 +253,20 @@ void retention_sweep(struct retention *r)
 	if (store_each(r->config.store, consider, r) != ERR_OK)
 		log_warn("retention", "looking for old models: %s", err_text());
 }
+
+enum err retention_explain(struct db *db, const struct digest *model)
+{
+	char text[DIGEST_TEXT_SIZE];
+	struct db_model_use *uses;
+	size_t n;
+	bool pinned;
+	TRY(db_keep_uses(db, model, &pinned, &uses, &n));
+	bool gone = n > 0 && !pinned;
+	for (size_t i = 0; i < n; i++)
+		gone &= is_over(uses[i].phase);
+	free(uses);
+	return gone ? err_set(ERR_NOT_FOUND,
+			      "model %s was removed: keep_models of its job says of how many rounds models are kept",
+			      digest_format(model, text))
+		    : ERR_OK;
+}

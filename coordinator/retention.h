@@ -50,6 +50,10 @@ bool retention_needs_batch(struct retention *r, uint64_t job, uint32_t round);
 /* At start: every model that is not needed goes. */
 void retention_sweep(struct retention *r);
 
+/* Of a model that is not in the store: ERR_NOT_FOUND, with a text for those who asked for it, when it was old and has been removed; ERR_OK
+ * when nothing explains its absence. */
+MUST_CHECK enum err retention_explain(struct db *db, const struct digest *model);
+
 /* Nothing is removed between these two: for who finds a model in the store and then writes down that it is needed. */
 void retention_hold(struct retention *r);
 void retention_release(struct retention *r);

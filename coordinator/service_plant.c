@@ -3,11 +3,11 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/retention.h"
 #include "coordinator/service.h"
 #include "coordinator/trouble.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 void service_next_task(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket)
@@ -42,24 +42,6 @@ static enum err send_content(struct service *s, const struct peer *peer, const s
 	return ERR_OK;
 }
 
-/* Rounds know it, all of them are over, and it is no job's source or last model: then it is not lost, but has gone (retention.h). */
-static enum err explain_absence(struct service *s, const struct digest *model)
-{
-	char text[DIGEST_TEXT_SIZE];
-	struct db_model_use *uses = NULL;
-	size_t n = 0;
-	bool pinned;
-	TRY(db_keep_uses(s->federation->db, model, &pinned, &uses, &n));
-	bool gone = n > 0 && !pinned;
-	for (size_t i = 0; i < n; i++)
-		gone &= uses[i].phase == ROUND_COMMITTED || uses[i].phase == ROUND_ABANDONED;
-	free(uses);
-	return gone ? err_set(ERR_NOT_FOUND,
-			      "model %s was removed: keep_models of its job says of how many rounds models are kept",
-			      digest_format(model, text))
-		    : ERR_OK;
-}
-
 /* A model that belongs to a job is in the store, or it has gone, or it is lost and the plant cannot help it. */
 static enum err may_fetch(struct service *s, const struct peer *peer, const struct digest *model)
 {
@@ -69,7 +51,7 @@ static enum err may_fetch(struct service *s, const struct peer *peer, const stru
 		TRY(trouble_hide(db_job_owns(s->federation->db, peer->id.name, model), looking, TROUBLE_READ));
 	if (store_has(s->federation->store, model, NULL))
 		return ERR_OK;
-	TRY(trouble_hide(explain_absence(s, model), looking, TROUBLE_READ));
+	TRY(trouble_hide(retention_explain(s->federation->db, model), looking, TROUBLE_READ));
 	return peer->id.role == ROLE_PLANT
 		       ? ERR_OK
 		       : err_set(ERR_NOT_FOUND, "this coordinator has no model %s", digest_format(model, text));

@@ -3,6 +3,8 @@
 #include "base/log.h"
 #include "coordinator/retention.h"
 
+#include <pthread.h>
+
 enum { JOBS = 8 };
 
 static char *dir;
@@ -401,6 +403,59 @@ static void doubt_keeps(void **state)
 	assert_string_equal(results(job, 2), "2 ");
 }
 
+static void who_asks_for_a_removed_model_is_told(void **state)
+{
+	(void)state;
+	uint64_t job = start("source");
+	keeps[job].models = 1;
+	for (uint32_t i = 1; i <= 3; i++)
+		commit(job, i);
+	assert_string_equal(results(job, 3), "3 ");
+	struct digest d = result_of(job, 2);
+	assert_fails(retention_explain(db, &d), ERR_NOT_FOUND, "keep_models");
+	/* These cannot have been removed. */
+	d = result_of(job, 3); /* base of the open round, last model */
+	assert_ok(retention_explain(db, &d));
+	d = named("source");
+	assert_ok(retention_explain(db, &d));
+	d = named("never heard of");
+	assert_ok(retention_explain(db, &d));
+}
+
+struct race {
+	struct digest model;
+	bool there;
+};
+
+static void *hold_and_look(void *arg)
+{
+	struct race *race = arg;
+	for (unsigned i = 0; i < 200; i++) {
+		retention_hold(retention);
+		bool before = store_has(store, &race->model, NULL);
+		bool after = store_has(store, &race->model, NULL);
+		race->there |= before != after;
+		retention_release(retention);
+	}
+	return NULL;
+}
+
+static void nothing_goes_while_it_is_held(void **state)
+{
+	(void)state;
+	uint64_t job = start("source");
+	keeps[job].models = 1;
+	commit(job, 1);
+	struct race race = {.model = result_of(job, 1)};
+	pthread_t thread;
+	assert_int_equal(pthread_create(&thread, NULL, hold_and_look, &race), 0);
+	for (uint32_t i = 2; i <= 6; i++)
+		commit(job, i);
+	pthread_join(thread, NULL);
+	assert_false(race.there);
+	assert_string_equal(results(job, 6), "6 ");
+}
+
 /* Any history and any wishes: exactly what the rules name is there, whether one looks after each round or at the end. */
 static void both_occasions_agree(void **state)
 {
@@ -459,6 +514,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_unfinished_round_keeps_its_models, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_a_crash_left_goes_at_the_next_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(doubt_keeps, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_asks_for_a_removed_model_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_goes_while_it_is_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(both_occasions_agree, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
