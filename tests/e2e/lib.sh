@@ -65,13 +65,21 @@ make_source() {
 	hansa data bearing data --seed 3 --seconds 1 --plants 3 >/dev/null
 	classes='normal, B021, IR021, OR021'
 	model "$classes" >model.yaml
+	pretrain source.safetensors 2 >pretrain.json
+}
+pretrain() { # FILE, epochs: of the model of model.yaml
 	cat >lab.yaml <<END
 model: model.yaml
 seed: 1
 data: {path: data/load0, window: 256, classes: [$classes]}
-train: {epochs: 2, batch: 16, optimizer: adam, lr: 0.002}
+train: {epochs: $2, batch: 16, optimizer: adam, lr: 0.002}
 END
-	hansa pretrain --config lab.yaml -o source.safetensors --json >pretrain.json
+	hansa pretrain --config lab.yaml -o "$1" --json
+}
+# wide_source FILE UNITS: like source.safetensors, with about 276 bytes more for each unit of a further layer. After make_source.
+wide_source() {
+	model "$classes" | sed "s/^  - {op: linear, name: head/  - {op: linear, name: wide, out: $2}\n  - {op: relu}\n&/" >model.yaml
+	pretrain "$1" 1 >/dev/null
 }
 
 # start_coordinator DIR: makes the federation when it is not there; sets coordinator_pid. Ports are kept over restarts.
