@@ -1,6 +1,6 @@
 /*
  * A bad line: relays TCP connections to TARGET and cuts, stalls or slows them. Prints "listening PORT", then a line of
- * totals whenever something happens; ends on SIGTERM.
+ * totals whenever something happens and after every MiB; ends on SIGTERM.
  *
  * Usage: e2e-proxy-tool HOST:PORT [key=value ...]
  *	listen=PORT          default: a free one
@@ -227,7 +227,10 @@ static void relay(struct line *l, bool upward)
 		return;
 	}
 	hold_up((size_t)n);
+	uint64_t before = (total_up >> 20) + (total_down >> 20);
 	*(upward ? &total_up : &total_down) += (uint64_t)n;
+	if ((total_up >> 20) + (total_down >> 20) != before)
+		say("at");
 	if (!write_all(upward ? l->target : l->plant, piece, (size_t)n)) {
 		drop(l);
 		return;
