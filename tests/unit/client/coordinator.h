@@ -139,20 +139,20 @@ static inline enum err coordinator_receive(struct coordinator *c, const struct w
 	enum err err = ERR_OK;
 	pthread_mutex_lock(&c->lock);
 	size_t cut = next_cut(&c->cut_uploads);
-	pthread_mutex_unlock(&c->lock);
 	if (head->offset == 0) {
 		buf_deinit(&c->part);
 		buf_init(&c->part, CONTENT_MAX);
 		c->part_digest = head->digest;
 	} else if (head->offset != c->part.n || !digest_equal(&head->digest, &c->part_digest)) {
-		return err_set(ERR_STATE, "that is not where it ended");
+		err = err_set(ERR_STATE, "that is not where it ended");
 	}
+	pthread_mutex_unlock(&c->lock);
 	while (err == ERR_OK && cut > 0) {
 		err = rpc_stream_read(in, &data);
 		size_t n = err != ERR_OK ? 0 : data.n < cut ? data.n : cut;
+		pthread_mutex_lock(&c->lock);
 		if (n > 0)
 			ENSURE(buf_append(&c->part, data.p, n) == ERR_OK);
-		pthread_mutex_lock(&c->lock);
 		c->bytes_in += n;
 		pthread_mutex_unlock(&c->lock);
 		cut -= n;
