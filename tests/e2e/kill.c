@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -82,6 +83,7 @@ static void start(struct process *p)
 	if (p->pid < 0)
 		die("fork");
 	if (p->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing is left running when this program is killed itself */
 		dup2(ends[1], 2);
 		int null = open("/dev/null", O_WRONLY);
 		dup2(null, 1);
