@@ -60,6 +60,13 @@ static enum err ensure_job(struct participant *p, const struct wire_task *task)
 	return assignment_open(p->config, task, received_path(p->received, &task->source, path), &p->job);
 }
 
+static enum err get_base(struct participant *p, const struct wire_task *task, struct model **ret_base)
+{
+	if (task->base_content.n > 0)
+		TRY(received_put(p->received, &task->base, buf_bytes(&task->base_content)));
+	return received_get(p->received, p->session, &task->base, task->base_size, ret_base);
+}
+
 static enum err send_report(struct participant *p, const struct wire_task *task, const struct digest *model,
 			    const struct metrics *score, bool taken);
 
@@ -210,7 +217,7 @@ static enum err take_round(struct participant *p, const struct wire_task *task, 
 	struct assignment *j = p->job;
 	struct train_result result;
 	int64_t start = clock_monotonic_ms();
-	enum err err = received_get(p->received, p->session, &task->base, task->base_size, &base);
+	enum err err = get_base(p, task, &base);
 	if (err == ERR_OK)
 		err = manifest_check_model(j->manifest, base);
 	if (err == ERR_OK)
@@ -249,8 +256,19 @@ static void pass_over(struct participant *p, const struct wire_task *task, uint3
 	parts_pass(&p->parts, task->job, round, err_text());
 }
 
+/* An operator has resumed a job whose end was seen here: it has not ended after all. */
+static enum err unfinish(struct participant *p, const struct wire_task *task)
+{
+	if (task->job == 0 || task->job > p->progress.finished_job)
+		return ERR_OK;
+	log_info("join", "%s: has been resumed", task->job_name);
+	p->progress.finished_job = task->job - 1;
+	return progress_write(&p->progress, p->name, p->session, NULL);
+}
+
 static enum err train_task(struct participant *p, const struct wire_task *task)
 {
+	TRY(unfinish(p, task));
 	int64_t until_ms = task->deadline_in_ms == 0 || task->deadline_in_ms > INT32_MAX
 				   ? 0
 				   : clock_monotonic_ms() + (int64_t)task->deadline_in_ms;
@@ -337,7 +355,7 @@ static enum err judge_end(struct participant *p, const struct wire_task *task)
 {
 	struct model *global = NULL;
 	struct assignment *j = p->job;
-	enum err err = received_get(p->received, p->session, &task->base, task->base_size, &global);
+	enum err err = get_base(p, task, &global);
 	if (err == ERR_OK)
 		err = manifest_check_model(j->manifest, global);
 	if (err == ERR_OK)
@@ -375,7 +393,8 @@ static enum err finish_job(struct participant *p, const struct wire_task *task)
 		log_info("join", "%s: %s after round %" PRIu32 "; in use: %s", task->job_name,
 			 wire_job_state_name(task->job_state), task->round, inuse_origin(p->job->inuse));
 	parts_end(&p->parts, task->job);
-	return local_end(p->config->state, task->job);
+	/* A job that is done is over; another one may be resumed, and would need them. */
+	return local_end(p->config->state, task->job_state == WIRE_JOB_DONE ? task->job : task->job - 1);
 }
 
 /* ---- the loop ---- */

@@ -1,11 +1,11 @@
 /*
  * A plant taking part in rounds: ask for a task, fetch the base, train, send the update, judge the new global model,
- *again.
+ * again.
  *
  * STATE holds what must outlive a restart:
  *	model.safetensors, model.json   the model in use
  *	global.safetensors              the last aggregated model
- *	received/SHA256.safetensors     models by content; only those of the present job are kept
+ *	received/SHA256.safetensors     models by content, .part while they come; only those of the present job are kept
  *	local/...                       tensors that stay here (client/local.h)
  *	progress.json                   last finished job, bytes, rounds: for people and programs
  */

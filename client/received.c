@@ -40,16 +40,40 @@ enum err received_get(const char *dir, struct session *session, const struct dig
 	return ret_model != NULL ? safetensors_load(path, ret_model) : ERR_OK;
 }
 
+enum err received_put(const char *dir, const struct digest *d, struct bytes content)
+{
+	char path[PATH_SIZE];
+	struct digest have, got = digest_of(content);
+	if (!digest_equal(&got, d))
+		return err_set(ERR_CORRUPT, "the model inside the task does not have the digest it was announced with");
+	received_path(dir, d, path);
+	if (digest_file(path, &have, NULL) == ERR_OK && digest_equal(&have, d))
+		return ERR_OK;
+	enum err err = file_replace(path, content, 0600);
+	return err == ERR_OK ? ERR_OK : err_set(ERR_IO, "%s", err_text());
+}
+
 struct keep {
 	const char *dir;
 	char names[2][NAME_SIZE];
 };
 
+static bool is_kept(const struct keep *keep, const char *name)
+{
+	for (size_t i = 0; i < 2; i++) {
+		size_t n = strlen(keep->names[i]);
+		if (strncmp(name, keep->names[i], n) == 0 &&
+		    (name[n] == '\0' || strcmp(name + n, SESSION_PART_SUFFIX) == 0))
+			return true;
+	}
+	return false;
+}
+
 static enum err remove_unless_kept(void *arg, const char *name)
 {
 	const struct keep *keep = arg;
 	char path[PATH_SIZE];
-	if (strcmp(name, keep->names[0]) == 0 || strcmp(name, keep->names[1]) == 0)
+	if (is_kept(keep, name))
 		return ERR_OK;
 	return file_remove(path_join(path, keep->dir, name));
 }

@@ -1,5 +1,6 @@
 /*
- * Models received from the coordinator: STATE/received/SHA256.safetensors, whole or not there. Only those of the present round are kept.
+ * Models received from the coordinator: STATE/received/SHA256.safetensors, whole or not there; one that is being
+ * fetched ends in .part. Only those of the present round are kept.
  */
 #ifndef HANSA_CLIENT_RECEIVED_H
 #define HANSA_CLIENT_RECEIVED_H
@@ -14,7 +15,9 @@ const char *received_path(const char *dir, const struct digest *d, char out[PATH
 /* The model `d` of `size` bytes: from disk when it is there and has that digest, else fetched. `ret_model` NULL: only make sure it is there. */
 MUST_CHECK enum err received_get(const char *dir, struct session *session, const struct digest *d, uint64_t size,
 				 struct model **ret_model);
-/* Remove all but these two. */
+/* The model `d`, which came inside a message; kept like a fetched one. ERR_CORRUPT when it is not that. */
+MUST_CHECK enum err received_put(const char *dir, const struct digest *d, struct bytes content);
+/* Remove all but these two and their parts. */
 MUST_CHECK enum err received_keep(const char *dir, const struct digest *a, const struct digest *b);
 
 #endif

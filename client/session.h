@@ -18,11 +18,13 @@ void session_close(struct session *s);
 
 /* ERR_CANCELLED when the user stops. */
 MUST_CHECK enum err session_call(struct session *s, enum method_id method, struct bytes request, struct buf *ret_reply);
-/* Upload `content` under `head`, and again from the start after a cut. */
+/* Upload `content` under `head` (of an update), going on after a cut with what the coordinator does not have yet. */
 MUST_CHECK enum err session_upload(struct session *s, enum method_id method, const struct wire_head *head,
 				   struct bytes content, struct buf *ret_reply);
-/* Download the object `digest` of `size` bytes into the file `path` (durable; digest checked); ERR_CORRUPT when it is
- * not that, ERR_IO when it cannot be written. */
+/* What a download is called until it is whole: `path` and this. It is kept over cuts and restarts. */
+#define SESSION_PART_SUFFIX ".part"
+/* Download the object `digest` of `size` bytes into the file `path` (durable; digest checked), going on where the part
+ * ends; ERR_CORRUPT when it is not that, ERR_IO when it cannot be written. */
 MUST_CHECK enum err session_fetch(struct session *s, const struct digest *digest, uint64_t size, const char *path);
 /* Sleep; ERR_CANCELLED when the user stops. */
 MUST_CHECK enum err session_nap(int64_t ms);

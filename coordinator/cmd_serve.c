@@ -8,14 +8,15 @@
 #include "coordinator/daemon.h"
 #include "coordinator/notify.h"
 #include "coordinator/settings.h"
+#include "coordinator/watchdog.h"
 #include "rpc/client.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-
-enum { GRACE_MS = 10000 };
+#include <unistd.h>
 
 struct serve_args {
 	const char *config;
@@ -45,16 +46,62 @@ static void raise_limits(void)
 		log_warn("serve", "cannot raise the limit of open files");
 }
 
-static void wait_for_end(void)
+static void reload(struct daemon *d, const char *config)
 {
-	for (;;) {
-		int number = signals_wait();
-		if (number == SIGTERM || number == SIGINT) {
-			log_info("serve", "stopping on %s", number == SIGTERM ? "SIGTERM" : "SIGINT");
-			return;
-		}
-		log_info("serve", "SIGHUP: settings are read at start only; restart to change them");
-	}
+	notify_reloading();
+	if (daemon_reload(d, config) == ERR_OK)
+		log_info("serve", "SIGHUP: log_level is taken up from %s; other settings at the next start", config);
+	else
+		log_warn("serve", "SIGHUP: nothing is changed: %s", err_text());
+	notify_ready();
+}
+
+static void wait_for_end(struct daemon *d, const char *config)
+{
+	for (int number = signals_wait(); number == SIGHUP; number = signals_wait())
+		reload(d, config);
+	log_info("serve", "stopping; updates on their way in get %.0f s, a second signal stops at once",
+		 (double)daemon_drain_ms(d) / 1000);
+}
+
+/* Nothing is lost by ending like this: it is what a power cut does, only politer. */
+static void *stop_at_once(void *arg)
+{
+	(void)arg;
+	while (signals_wait() == SIGHUP)
+		continue;
+	log_info("serve", "stopped at once, by a second signal");
+	_exit(0);
+}
+
+static void stop(struct daemon *d)
+{
+	pthread_t second;
+	if (pthread_create(&second, NULL, stop_at_once, NULL) == 0)
+		pthread_detach(second);
+	daemon_stop(d, daemon_drain_ms(d));
+	log_info("serve", "stopped");
+}
+
+static enum err check(void *daemon)
+{
+	return daemon_check(daemon);
+}
+
+static enum err run(struct daemon *d, const char *config)
+{
+	struct watchdog *watchdog = NULL;
+	int64_t watchdog_ms = notify_watchdog_ms();
+	log_info("serve", "serving main=%s enrol=%s", daemon_address(d), daemon_enrolment_address(d));
+	notify_ready();
+	/* Half the time that is allowed, as sd_watchdog_enabled(3) recommends. */
+	enum err err = watchdog_ms > 0 ? watchdog_start(watchdog_ms / 2, check, d, notify_alive, &watchdog) : ERR_OK;
+	if (err == ERR_OK)
+		wait_for_end(d, config);
+	notify_stopping();
+	watchdog_stop(watchdog);
+	stop(d);
+	return err;
 }
 
 static enum err serve(const void *p, const char *const *words, size_t n_words)
@@ -67,14 +114,8 @@ static enum err serve(const void *p, const char *const *words, size_t n_words)
 	signals_block();
 	rpc_init();
 	enum err err = daemon_start(args->config, &d);
-	if (err == ERR_OK) {
-		log_info("serve", "serving main=%s enrol=%s", daemon_address(d), daemon_enrolment_address(d));
-		notify_ready();
-		wait_for_end();
-		notify_stopping();
-		daemon_stop(d, GRACE_MS);
-		log_info("serve", "stopped");
-	}
+	if (err == ERR_OK)
+		err = run(d, args->config);
 	rpc_shutdown();
 	return err;
 }
@@ -90,8 +131,11 @@ const struct cli_command command_serve = {
 	.arguments = "",
 	.summary = "run the coordinator in the foreground",
 	.help = "Takes up the jobs that were running, and serves until SIGTERM or Ctrl-C; then waiting plants are "
-		"told, running calls get ten\n"
-		"seconds, and it exits with 0. Logs to stderr. Under systemd use Type=notify.\n\n"
+		"told, updates on their\n"
+		"way in get the time that the settings call `drain`, and it exits with 0; a second signal stops at "
+		"once, which loses nothing either.\n"
+		"SIGHUP takes up a new log_level. Logs to stderr. Under systemd: Type=notify, with WatchdogSec if "
+		"wanted.\n\n"
 		"Example:\n  hansad serve --config /var/lib/hansa/hansad.yaml\n",
 	.options = options,
 	.args_size = sizeof(struct serve_args),

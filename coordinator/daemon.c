@@ -138,20 +138,47 @@ enum err daemon_start(const char *settings_path, struct daemon **ret_daemon)
 	return ERR_OK;
 }
 
+static int64_t left_ms(int64_t until_ms)
+{
+	int64_t now = clock_monotonic_ms();
+	return now < until_ms ? until_ms - now : 0;
+}
+
 void daemon_stop(struct daemon *d, long grace_ms)
 {
 	if (d == NULL)
 		return;
+	int64_t until_ms = clock_monotonic_ms() + grace_ms;
 	if (d->service.engine != NULL)
 		engine_drain(d->service.engine);
 	if (d->main != NULL)
 		rpc_server_stop(d->main, grace_ms);
 	if (d->enrolment != NULL)
-		rpc_server_stop(d->enrolment, grace_ms);
+		rpc_server_stop(d->enrolment, left_ms(until_ms));
 	engine_close(d->service.engine);
 	enrol_free(d->service.enrol);
 	federation_close(&d->federation);
 	free(d);
+}
+
+long daemon_drain_ms(const struct daemon *d)
+{
+	return (long)d->federation.settings.drain;
+}
+
+enum err daemon_check(struct daemon *d)
+{
+	return engine_check(d->service.engine);
+}
+
+enum err daemon_reload(struct daemon *d, const char *settings_path)
+{
+	struct settings s;
+	TRY(settings_load(settings_path, &s));
+	d->federation.settings.log_level = s.log_level;
+	log_set_level((enum log_level)s.log_level);
+	settings_free(&s);
+	return ERR_OK;
 }
 
 const char *daemon_address(const struct daemon *d)

@@ -160,6 +160,7 @@ enum err engine_open(const struct engine_config *config, struct engine **ret_eng
 	e->retention = retention_new(&(struct retention_config){
 		.db = config->db, .store = config->store, .arg = e, .keep = keep_of, .remove_update = remove_update});
 	e->flushed_ms = engine_monotonic_ms(e);
+	engine_beat(e, false);
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -231,7 +232,9 @@ static bool step(struct engine *e, int64_t *wait_ms)
 	pthread_mutex_unlock(&e->lock);
 	if (action == ROUND_NOTHING)
 		return false;
+	engine_beat(e, true);
 	enum err err = engine_perform(e, r, action);
+	engine_beat(e, false);
 	pthread_mutex_lock(&e->lock);
 	if (err != ERR_OK)
 		retry_later(e, r, err);
@@ -254,6 +257,7 @@ int64_t engine_pump(struct engine *e)
 {
 	int64_t wait_ms = IDLE_MS;
 	struct notices notices = {0};
+	engine_beat(e, false);
 	bool more = step(e, &wait_ms);
 	more |= engine_check_lobby(e);
 	pthread_mutex_lock(&e->lock);

@@ -40,6 +40,9 @@ MUST_CHECK enum err engine_start(struct engine *e); /* its thread */
 /* Answers all that wait with ERR_UNAVAILABLE, from now on at once; no further step is begun after the present one. Updates that are on their
  * way in can still be finished. */
 void engine_drain(struct engine *e);
+/* Is it well: has its thread been seen lately, and does the database answer? ERR_DEADLINE, or the database's error. Waits for whatever
+ * the engine waits for. */
+MUST_CHECK enum err engine_check(struct engine *e);
 void engine_close(struct engine *e); /* drains, ends the thread; after the last call of anything else. NULL is fine */
 /* Without a thread, for tests: do what there is to do now. Returns the milliseconds until the next thing, 0 when there is more now. */
 int64_t engine_pump(struct engine *e);

@@ -7,6 +7,7 @@
  *	engine_upload.c  updates on their way in
  *	engine_job.c     jobs started and stopped, plants revoked
  *	engine_wait.c    calls that wait
+ *	engine_health.c  is it well
  */
 #ifndef HANSA_COORDINATOR_ENGINE_PARTS_H
 #define HANSA_COORDINATOR_ENGINE_PARTS_H
@@ -17,13 +18,16 @@
 #include "coordinator/run.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct engine {
 	struct engine_config config; /* the texts are borrowed */
 	struct retention *retention; /* owned */
 	pthread_t thread;
 	bool threaded;
-	int64_t flushed_ms; /* the thread's own: when the registry was written last */
+	int64_t flushed_ms;      /* the thread's own: when the registry was written last */
+	_Atomic int64_t beat_ms; /* the thread's last sign of life, by the monotonic clock ... */
+	atomic_bool stepping;    /* ... before a step of a run */
 
 	pthread_mutex_t lock;              /* everything below, and all runs and seats */
 	pthread_cond_t wake;               /* the thread: there is something to do */
@@ -74,6 +78,8 @@ void engine_write_receipt(const struct wire_head *head, int64_t time_ms, bool re
 			  struct wire_receipt *ret_receipt);
 
 /* ---- the engine's thread, without the lock ---- */
+
+void engine_beat(struct engine *e, bool stepping); /* a sign of life */
 
 /* Ask the database about those that have come since; at most some dozens at a time. Returns whether there are more. */
 bool engine_check_lobby(struct engine *e);

@@ -1,9 +1,13 @@
 #include "coordinator/notify.h"
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -40,4 +44,32 @@ void notify_ready(void)
 void notify_stopping(void)
 {
 	notify("STOPPING=1");
+}
+
+void notify_reloading(void)
+{
+	char text[64];
+	snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_monotonic_ms() * 1000);
+	notify(text);
+}
+
+void notify_alive(void)
+{
+	notify("WATCHDOG=1");
+}
+
+int64_t notify_watchdog_ms(void)
+{
+	const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+	int64_t n, who;
+	if (usec == NULL)
+		return 0;
+	if (!text_to_int(usec, &n) || n < 1000) {
+		log_warn("serve", "WATCHDOG_USEC=%.40s is not a number of microseconds from 1000 on; no watchdog",
+			 usec);
+		return 0;
+	}
+	if (pid != NULL && (!text_to_int(pid, &who) || who != getpid()))
+		return 0; /* it is meant for another process */
+	return n / 1000;
 }

@@ -1,10 +1,17 @@
 /*
- * systemd's readiness protocol (sd_notify(3)): one datagram to the socket named by NOTIFY_SOCKET. Nothing happens when there is none.
+ * What systemd is told (sd_notify(3)): one datagram to the socket named by NOTIFY_SOCKET. Nothing happens when there is none.
+ * thread: any.
  */
 #ifndef HANSA_COORDINATOR_NOTIFY_H
 #define HANSA_COORDINATOR_NOTIFY_H
 
+#include <stdint.h>
+
 void notify_ready(void);
 void notify_stopping(void);
+void notify_reloading(void); /* notify_ready() follows */
+void notify_alive(void);
+/* How often notify_alive() is wanted at least (sd_watchdog_enabled(3)); 0: not at all, or not of this process. */
+int64_t notify_watchdog_ms(void);
 
 #endif

@@ -29,6 +29,8 @@ const struct config_row settings_rows[] = {
 	 .help = "largest update or published model"},
 	{"hold", CONFIG_SECONDS, AT(hold), .def = "55s", .min = 1, .max = 100,
 	 .help = "how long a call waits before \"nothing yet\""},
+	{"drain", CONFIG_SECONDS, AT(drain), .def = "10s", .min = 0, .max = 600,
+	 .help = "how long updates on their way in may take to end when the coordinator is stopped"},
 	{"log_level", CONFIG_ENUM, AT(log_level), .def = "info", .names = levels, .help = "error, warn, info or debug"},
 	{0},
 };

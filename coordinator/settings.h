@@ -17,8 +17,8 @@ struct settings {
 	char *listen, *enrol_listen; /* HOST:PORT; enrol_listen may be "off" */
 	char *advertise;             /* host of the address that plants are given */
 	int64_t workers, parked_max, upload_bytes_max;
-	int64_t hold;  /* ms */
-	int log_level; /* enum log_level */
+	int64_t hold, drain; /* ms */
+	int log_level;       /* enum log_level */
 };
 
 extern const struct config_row settings_rows[];

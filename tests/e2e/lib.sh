@@ -65,13 +65,21 @@ make_source() {
 	hansa data bearing data --seed 3 --seconds 1 --plants 3 >/dev/null
 	classes='normal, B021, IR021, OR021'
 	model "$classes" >model.yaml
+	pretrain source.safetensors 2 >pretrain.json
+}
+pretrain() { # FILE, epochs: of the model of model.yaml
 	cat >lab.yaml <<END
 model: model.yaml
 seed: 1
 data: {path: data/load0, window: 256, classes: [$classes]}
-train: {epochs: 2, batch: 16, optimizer: adam, lr: 0.002}
+train: {epochs: $2, batch: 16, optimizer: adam, lr: 0.002}
 END
-	hansa pretrain --config lab.yaml -o source.safetensors --json >pretrain.json
+	hansa pretrain --config lab.yaml -o "$1" --json
+}
+# wide_source FILE UNITS: like source.safetensors, with 340 bytes more for each unit of a further layer. After make_source.
+wide_source() {
+	model "$classes" | sed "s/adaptiveavgpool1d, out: 4/adaptiveavgpool1d, out: 5/; s/^  - {op: linear, name: head/  - {op: linear, name: wide, out: $2}\n  - {op: relu}\n&/" >model.yaml
+	pretrain "$1" 1 >/dev/null
 }
 
 # start_coordinator DIR: makes the federation when it is not there; sets coordinator_pid. Ports are kept over restarts.
@@ -114,6 +122,23 @@ start_plant() {
 	plant_pid=$!
 	pids+=("$plant_pid")
 }
+
+# start_proxy NAME KEY=VALUE...: a bad line to the coordinator; sets proxy_pid; totals in NAME.proxy. through FEDERATION PLANT NAME: the plant uses it.
+start_proxy() {
+	local name=$1
+	shift
+	e2e-proxy-tool "$main_address" "$@" >"$name.proxy" &
+	proxy_pid=$!
+	pids+=("$proxy_pid")
+	wait_for 10 grep -q '^listening ' "$name.proxy" || fail "no proxy"
+}
+through() { sed -i -E "s|^address:.*|address: 127.0.0.1:$(sed -n 's/^listening //p' "$3.proxy")|" "$1-$2/identity/peer.yaml"; }
+relayed() { # NAME up|down|cuts: so far, in whole MiB or when something happened
+	local n
+	n=$(tail -1 "$1.proxy" | sed -nE "s/.* $2=([0-9]+).*/\\1/p")
+	echo "${n:-0}"
+}
+has_relayed() { [ "$(relayed "$1" "$2")" -ge "$3" ]; }
 
 # job FILE EXTRA...: a job description.
 job_file() {

@@ -13,7 +13,13 @@
 
 #include <pthread.h>
 
-enum { SCRIPT_MAX = 12, KEPT_MAX = 12 };
+enum { SCRIPT_MAX = 12, KEPT_MAX = 12, CUTS_MAX = 16, CONTENT_MAX = 8 << 20 };
+
+/* Streams that are cut, one after the other: after how many bytes. */
+struct cuts {
+	size_t after[CUTS_MAX];
+	size_t n, next;
+};
 
 struct coordinator {
 	pthread_mutex_t lock;
@@ -27,13 +33,26 @@ struct coordinator {
 	enum err fail[METHOD_COUNT]; /* the next call of the method ends so, once */
 	enum err refuse_upload;      /* after all has come; for as long as it is set */
 	bool receipt_of_another, model_damaged, model_longer;
+	struct cuts cut_uploads, cut_fetches;
+	uint64_t offset_lie; /* added to what is answered, once */
+	/* what it has of an update that was cut */
+	struct buf part;
+	struct digest part_digest;
 	/* what it was sent */
 	struct wire_task_request asked; /* last */
 	struct wire_report reports[KEPT_MAX];
 	struct buf uploads[KEPT_MAX];
 	struct wire_head heads[KEPT_MAX];
-	size_t n_reports, n_uploads, n_questions, n_fetches;
+	size_t n_reports, n_uploads, n_questions, n_fetches, n_offsets;
+	uint64_t bytes_in, bytes_out; /* of data, in streams */
+	uint64_t last_fetch_offset;
 };
+
+/* The place at which this stream ends; SIZE_MAX: at its own end. */
+static inline size_t next_cut(struct cuts *c)
+{
+	return c->next < c->n ? c->after[c->next++] : SIZE_MAX;
+}
 
 static inline enum err fail_once(struct coordinator *c, enum method_id method)
 {
@@ -83,38 +102,78 @@ static inline enum err coordinator_fetch(void *ctx, const struct peer *peer, str
 	TRY(wire_fetch_request_unpack(request, &asked));
 	pthread_mutex_lock(&c->lock);
 	c->n_fetches++;
+	c->last_fetch_offset = asked.offset;
 	enum err err = fail_once(c, METHOD_FETCH);
+	size_t cut = err == ERR_OK ? next_cut(&c->cut_fetches) : 0;
 	bool damaged = c->model_damaged, longer = c->model_longer;
 	pthread_mutex_unlock(&c->lock);
 	TRY(err);
 	struct digest source = digest_of(buf_bytes(&c->source));
 	struct bytes model = buf_bytes(digest_equal(&source, &asked.digest) ? &c->source : &c->other);
-	struct wire_head head = {.size = model.n + longer, .digest = asked.digest};
+	struct wire_head head = {.size = model.n + longer, .offset = asked.offset, .digest = asked.digest};
 	uint8_t *content = mem_array(model.n + 1, 1);
 	memcpy(content, model.p, model.n);
 	content[model.n - 1] ^= damaged;
 	err = rpc_stream_send_head(out, &head);
-	if (err == ERR_OK)
-		err = rpc_stream_send(out, content, model.n + longer);
+	size_t end = model.n + longer;
+	for (size_t at = (size_t)asked.offset, n; err == ERR_OK && at < end; at += n) {
+		n = end - at < WIRE_CHUNK_SIZE ? end - at : WIRE_CHUNK_SIZE;
+		n = n < cut ? n : cut;
+		if (n > 0)
+			err = rpc_stream_send(out, content + at, n);
+		pthread_mutex_lock(&c->lock);
+		c->bytes_out += n;
+		pthread_mutex_unlock(&c->lock);
+		cut -= n;
+		if (err == ERR_OK && cut == 0)
+			err = err_set(ERR_UNAVAILABLE, "cut by the test");
+	}
 	free(content);
 	return err;
+}
+
+/* What came of the update is kept over a cut, like a spool does. */
+static inline enum err coordinator_receive(struct coordinator *c, const struct wire_head *head, struct rpc_stream *in)
+{
+	struct bytes data;
+	enum err err = ERR_OK;
+	pthread_mutex_lock(&c->lock);
+	size_t cut = next_cut(&c->cut_uploads);
+	if (head->offset == 0) {
+		buf_deinit(&c->part);
+		buf_init(&c->part, CONTENT_MAX);
+		c->part_digest = head->digest;
+	} else if (head->offset != c->part.n || !digest_equal(&head->digest, &c->part_digest)) {
+		err = err_set(ERR_STATE, "that is not where it ended");
+	}
+	pthread_mutex_unlock(&c->lock);
+	while (err == ERR_OK && cut > 0) {
+		err = rpc_stream_read(in, &data);
+		size_t n = err != ERR_OK ? 0 : data.n < cut ? data.n : cut;
+		pthread_mutex_lock(&c->lock);
+		if (n > 0)
+			ENSURE(buf_append(&c->part, data.p, n) == ERR_OK);
+		c->bytes_in += n;
+		pthread_mutex_unlock(&c->lock);
+		cut -= n;
+	}
+	return cut == 0 ? err_set(ERR_UNAVAILABLE, "cut by the test") : err == ERR_END ? ERR_OK : err;
 }
 
 static inline enum err coordinator_upload(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply)
 {
 	struct coordinator *c = ctx;
 	struct wire_head head;
-	struct bytes data;
-	struct buf content;
-	enum err err;
 	(void)peer;
 	TRY(rpc_stream_head(in, &head));
-	buf_init(&content, 1 << 20);
-	for (err = rpc_stream_read(in, &data); err == ERR_OK; err = rpc_stream_read(in, &data))
-		ENSURE(buf_append(&content, data.p, data.n) == ERR_OK);
+	TRY(coordinator_receive(c, &head, in));
 	pthread_mutex_lock(&c->lock);
-	if (err == ERR_END)
-		err = fail_once(c, METHOD_UPLOAD_UPDATE);
+	struct buf content = c->part;
+	c->part = (struct buf){0};
+	struct digest got = digest_of(buf_bytes(&content));
+	enum err err = fail_once(c, METHOD_UPLOAD_UPDATE);
+	if (err == ERR_OK && !digest_equal(&got, &head.digest))
+		err = err_set(ERR_MALFORMED, "digest: these are not the announced bytes");
 	if (err == ERR_OK) {
 		struct wire_receipt receipt = {
 			.job = head.update.job, .round = head.update.round, .digest = head.digest};
@@ -131,6 +190,25 @@ static inline enum err coordinator_upload(void *ctx, const struct peer *peer, st
 	return err;
 }
 
+static inline enum err coordinator_offset(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct coordinator *c = ctx;
+	struct wire_upload_offset_request asked;
+	struct wire_upload_offset_reply answer = {0};
+	(void)peer;
+	TRY(wire_upload_offset_request_unpack(request, &asked));
+	pthread_mutex_lock(&c->lock);
+	c->n_offsets++;
+	enum err err = fail_once(c, METHOD_UPLOAD_OFFSET);
+	if (digest_equal(&asked.digest, &c->part_digest))
+		answer.offset = c->part.n;
+	answer.offset += c->offset_lie;
+	c->offset_lie = 0;
+	pthread_mutex_unlock(&c->lock);
+	TRY(err);
+	return wire_upload_offset_reply_pack(&answer, reply);
+}
+
 static inline enum err coordinator_report(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
 {
 	struct coordinator *c = ctx;
@@ -145,9 +223,8 @@ static inline enum err coordinator_report(void *ctx, const struct peer *peer, st
 }
 
 static const struct rpc_handler coordinator_handlers[METHOD_COUNT] = {
-	[METHOD_NEXT_TASK] = {.parked = coordinator_task},
-	[METHOD_FETCH] = {.download = coordinator_fetch},
-	[METHOD_UPLOAD_UPDATE] = {.upload = coordinator_upload},
+	[METHOD_NEXT_TASK] = {.parked = coordinator_task},       [METHOD_FETCH] = {.download = coordinator_fetch},
+	[METHOD_UPLOAD_UPDATE] = {.upload = coordinator_upload}, [METHOD_UPLOAD_OFFSET] = {.unary = coordinator_offset},
 	[METHOD_REPORT] = {.unary = coordinator_report},
 };
 
@@ -221,6 +298,7 @@ static inline void coordinator_stop(struct coordinator *c)
 	rpc_server_stop(c->server, 1000);
 	for (size_t i = 0; i < c->n_uploads; i++)
 		buf_deinit(&c->uploads[i]);
+	buf_deinit(&c->part);
 	buf_deinit(&c->source);
 	buf_deinit(&c->other);
 	buf_deinit(&c->config);

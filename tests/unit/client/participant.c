@@ -393,6 +393,58 @@ static void training_stops_when_the_round_has_closed(void **state)
 	plant_stop(&p);
 }
 
+static void a_base_inside_the_task_is_not_fetched(void **state)
+{
+	(void)state;
+	struct plant p;
+	coordinator_plan(&coordinator, dir, JOB TRAIN);
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 1, 1, false);
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 1, 2, true)->base_content = coordinator.other; /* borrowed */
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 1, 3, true)->base_content = coordinator.source;
+	plant_start(&p);
+	assert_false(step(&p));
+	assert_int_equal(coordinator.n_fetches, 1); /* the source */
+	assert_false(step(&p));
+	assert_int_equal(coordinator.n_fetches, 1);
+	assert_int_equal(coordinator.n_uploads, 2);
+	assert_false(step(&p)); /* another model than it says */
+	assert_int_equal(coordinator.n_uploads, 2);
+	assert_int_equal(question(&p)->skip_round, 3);
+	plant_stop(&p);
+}
+
+static void a_job_that_is_resumed_goes_on(void **state)
+{
+	(void)state;
+	struct plant p;
+	coordinator_plan(&coordinator, dir, JOB "local: [\"head.*\"]\n" TRAIN);
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 3, 1, false);
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 3, 1, true)->job_state = WIRE_JOB_STOPPED;
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 4, 1, false);
+	coordinator_add(&coordinator, WIRE_TASK_WAIT, 0, 0, false);
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 3, 2, true);
+	plant_start(&p);
+	assert_false(step(&p));
+	assert_true(step(&p));
+	assert_int_equal(files_in("local"), 1); /* what it has learned for itself is not forgotten ... */
+	assert_true(step(&p));
+	assert_int_equal(question(&p)->finished_job, 4);
+	assert_int_equal(files_in("local"), 0); /* ... before another job is done */
+	coordinator.refuse_upload = ERR_LIMIT;
+	assert_false(step(&p));
+	plant_stop(&p);
+	plant_start(&p); /* and it is remembered */
+	assert_int_equal(question(&p)->finished_job, 2);
+	coordinator.refuse_upload = ERR_OK;
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 3, 2, true);
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 3, 2, true);
+	coordinator.next = coordinator.n_script - 2;
+	assert_false(step(&p));
+	assert_true(step(&p));
+	assert_int_equal(question(&p)->finished_job, 3);
+	plant_stop(&p);
+}
+
 static void only_metrics_that_are_shared_are_reported(void **state)
 {
 	(void)state;
@@ -450,6 +502,8 @@ int main(void)
 		SCENARIO(its_own_disk_and_identity_end_it),
 		SCENARIO(a_round_that_diverges_is_passed_over_alone),
 		SCENARIO(training_stops_when_the_round_has_closed),
+		SCENARIO(a_base_inside_the_task_is_not_fetched),
+		SCENARIO(a_job_that_is_resumed_goes_on),
 		SCENARIO(only_metrics_that_are_shared_are_reported),
 	};
 	return cmocka_run_group_tests(tests, fixture_begin, fixture_end);

@@ -1,13 +1,9 @@
 /*
- * Command lines put into the form that the table reader knows; and the readiness protocol.
+ * Command lines put into the form that the table reader knows.
  */
 #include "base/fixture.h"
 
 #include "coordinator/commands.h"
-#include "coordinator/notify.h"
-
-#include <sys/socket.h>
-#include <sys/un.h>
 
 static void check(const char *option, const char *line, const char *expected)
 {
@@ -38,32 +34,10 @@ static void options_find_their_place(void **state)
 	check("--host", "d init X --host a --host b --host=c", "d --host=a,b,c init X");
 }
 
-static void readiness_is_told(void **state)
-{
-	(void)state;
-	char *dir = scratch_make(), got[32] = "";
-	struct sockaddr_un at = {.sun_family = AF_UNIX};
-	snprintf(at.sun_path, sizeof at.sun_path, "%.80s/notify", dir);
-	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-	assert_int_equal(unsetenv("NOTIFY_SOCKET"), 0);
-	notify_ready(); /* nobody asked */
-	assert_int_equal(setenv("NOTIFY_SOCKET", at.sun_path, 1), 0);
-	notify_ready();
-	assert_int_equal(recv(fd, got, sizeof got, MSG_DONTWAIT), strlen("READY=1"));
-	assert_string_equal(got, "READY=1");
-	notify_stopping();
-	assert_int_equal(recv(fd, got, sizeof got, MSG_DONTWAIT), strlen("STOPPING=1"));
-	close(fd);
-	assert_int_equal(unsetenv("NOTIFY_SOCKET"), 0);
-	scratch_remove(dir);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(options_find_their_place),
-		cmocka_unit_test(readiness_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
