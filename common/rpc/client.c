@@ -3,6 +3,10 @@
  * and no function returns before every tag it started has come back: giving up means cancelling the call and then
  * waiting for the tags as usual.
  *
+ * Every batch of operations is a wait, and waiting is what a short call costs. So a call of one message, and an upload
+ * that fits into one, is a single batch; and an upload is one piece behind its source, so that its last message takes the
+ * end along.
+ *
  * gRPC keeps a failed channel in its own back-off, in which calls fail without anything being tried. Retrying is our
  * caller's business, so a channel that has failed is thrown away: every call after a failure makes one fresh attempt
  * and reports what happened to that one.
@@ -19,6 +23,7 @@
 
 #include <fcntl.h>
 #include <grpc/support/alloc.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +40,8 @@ struct rpc_client {
 	grpc_channel *channel; /* owned; NULL before the first call and after a failure */
 	grpc_completion_queue *cq;
 	atomic_bool cancelled;
+	pthread_mutex_t lock;
+	grpc_call *running; /* under lock; NULL: none that may be cancelled */
 	_Atomic uint64_t sent, received;
 	int tap; /* test builds: file of outgoing messages, or -1 */
 };
@@ -48,6 +55,8 @@ struct client_call {
 	grpc_slice details;
 	const char *error; /* gpr_free() */
 	grpc_byte_buffer *in;
+	bool started;        /* the status has been asked for */
+	bool ended;          /* ... and has come */
 	bool initial_asked;  /* RECV_INITIAL_METADATA has been started */
 	bool cut;            /* receiving failed: what came may not be all, whatever the status says */
 	int64_t deadline_ms; /* clock_monotonic_ms() */
@@ -104,6 +113,7 @@ enum err rpc_client_new(const struct rpc_client_config *config, struct rpc_clien
 	c->address = mem_str(config->address);
 	c->stop_asked = config->stop_asked;
 	c->cq = grpc_completion_queue_create_for_pluck(NULL);
+	pthread_mutex_init(&c->lock, NULL);
 	c->tap = -1;
 #ifdef HANSA_WIRE_TAP
 	const char *tap = getenv("HANSA_TAP_FILE");
@@ -127,6 +137,7 @@ void rpc_client_free(struct rpc_client *c)
 	grpc_completion_queue_destroy(c->cq);
 	if (c->tap >= 0)
 		close(c->tap);
+	pthread_mutex_destroy(&c->lock);
 	free(c->address);
 	free(c);
 }
@@ -134,6 +145,17 @@ void rpc_client_free(struct rpc_client *c)
 void rpc_client_cancel(struct rpc_client *c)
 {
 	atomic_store(&c->cancelled, true);
+	pthread_mutex_lock(&c->lock);
+	if (c->running != NULL)
+		grpc_call_cancel(c->running, NULL);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void set_running(struct rpc_client *c, grpc_call *call)
+{
+	pthread_mutex_lock(&c->lock);
+	c->running = call;
+	pthread_mutex_unlock(&c->lock);
 }
 
 void rpc_client_get_bytes(const struct rpc_client *c, uint64_t *ret_sent, uint64_t *ret_received)
@@ -149,18 +171,20 @@ static bool stop_asked(struct rpc_client *c)
 	return atomic_load(&c->cancelled);
 }
 
-/* Waits for `tag`; on request cancels the call and goes on waiting. Was the operation successful? */
+/* Waits for `tag`; on request cancels the call and goes on waiting. Was the operation successful? Only a question has to
+ * be asked again and again: rpc_client_cancel() cancels by itself. */
 static bool call_wait(struct client_call *k, void *tag)
 {
-	bool cancelled = false;
+	bool asks = k->c->stop_asked != NULL;
 	for (;;) {
-		if (!cancelled && stop_asked(k->c)) {
+		if (asks && stop_asked(k->c)) {
 			grpc_call_cancel(k->call, NULL);
-			cancelled = true;
+			asks = false;
 		}
-		gpr_timespec until = cancelled ? gpr_inf_future(GPR_CLOCK_MONOTONIC)
-					       : gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-							      gpr_time_from_millis(CANCEL_POLL_MS, GPR_TIMESPAN));
+		gpr_timespec until = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+		if (asks)
+			until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+					     gpr_time_from_millis(CANCEL_POLL_MS, GPR_TIMESPAN));
 		grpc_event event = grpc_completion_queue_pluck(k->c->cq, tag, until, NULL);
 		if (event.type == GRPC_OP_COMPLETE)
 			return event.success != 0;
@@ -173,7 +197,7 @@ static void call_start(struct client_call *k, const grpc_op *ops, size_t n, void
 	ENSURE(grpc_call_start_batch(k->call, ops, n, tag, NULL) == GRPC_CALL_OK);
 }
 
-/* The status is asked for first: it comes whatever happens to the rest. */
+/* A call of which nothing has been sent yet. */
 static enum err call_begin(struct client_call *k, struct rpc_client *c, enum method_id method, int64_t deadline_ms)
 {
 	ENSURE((unsigned)method < METHOD_COUNT);
@@ -198,13 +222,29 @@ static enum err call_begin(struct client_call *k, struct rpc_client *c, enum met
 					   grpc_slice_from_static_string(k->method->path), NULL, deadline, NULL);
 	grpc_metadata_array_init(&k->initial);
 	grpc_metadata_array_init(&k->trailing);
+	set_running(c, k->call);
+	/* Cancelled before it was running: nobody else will say so. */
+	if (atomic_load(&c->cancelled))
+		grpc_call_cancel(k->call, NULL);
+	return ERR_OK;
+}
+
+static grpc_op status_op(struct client_call *k)
+{
 	grpc_op op = {.op = GRPC_OP_RECV_STATUS_ON_CLIENT};
 	op.data.recv_status_on_client.trailing_metadata = &k->trailing;
 	op.data.recv_status_on_client.status = &k->status;
 	op.data.recv_status_on_client.status_details = &k->details;
 	op.data.recv_status_on_client.error_string = &k->error;
+	k->started = true;
+	return op;
+}
+
+/* Of a call of many messages: the status is asked for first, it comes whatever happens to the rest. */
+static void call_watch(struct client_call *k)
+{
+	grpc_op op = status_op(k);
 	call_start(k, &op, 1, &k->status);
-	return ERR_OK;
 }
 
 /* How did it end? Network trouble that is really a refusal to trust the server is told apart. */
@@ -237,7 +277,9 @@ static enum err call_verdict(struct client_call *k)
 /* Waits for the end of the call and frees it. */
 static enum err call_end(struct client_call *k)
 {
-	(void)call_wait(k, &k->status);
+	if (k->started && !k->ended)
+		(void)call_wait(k, &k->status);
+	set_running(k->c, NULL);
 	enum err e = call_verdict(k);
 	if (k->in != NULL)
 		grpc_byte_buffer_destroy(k->in);
@@ -259,51 +301,41 @@ static enum err call_abort(struct client_call *k, enum err e)
 	return err_set(e, "%s", text);
 }
 
-static void count_out(struct rpc_client *c, struct bytes b)
+static void count_out(struct rpc_client *c, const grpc_byte_buffer *message)
 {
-	atomic_fetch_add(&c->sent, b.n);
+	const grpc_slice_buffer *b = &message->data.raw.slice_buffer;
+	atomic_fetch_add(&c->sent, b->length);
 #ifdef HANSA_WIRE_TAP
-	while (c->tap >= 0 && b.n > 0) {
-		ssize_t n = write(c->tap, b.p, b.n);
-		ENSURE(n > 0);
-		b.p += n;
-		b.n -= (size_t)n;
+	for (size_t i = 0; c->tap >= 0 && i < b->count; i++) {
+		const uint8_t *p = GRPC_SLICE_START_PTR(b->slices[i]);
+		for (size_t left = GRPC_SLICE_LENGTH(b->slices[i]); left > 0;) {
+			ssize_t n = write(c->tap, p, left);
+			ENSURE(n > 0);
+			p += n;
+			left -= (size_t)n;
+		}
 	}
 #endif
 }
 
-/* Sends one message, with what stands before the first and behind the last. false: the call has ended, its status says
- * why. */
-static bool call_send(struct client_call *k, struct bytes head, struct bytes body, bool first, bool last)
+enum { FIRST = 1, LAST = 2, REPLY = 4 }; /* what goes along with a message */
+
+/* The operations of sending `message` and of what goes along. */
+static size_t send_ops(struct client_call *k, grpc_op *ops, grpc_byte_buffer *message, unsigned along)
 {
-	grpc_op ops[3] = {{0}};
 	size_t n = 0;
-	if (first)
+	if (along & FIRST)
 		ops[n++].op = GRPC_OP_SEND_INITIAL_METADATA;
-	grpc_byte_buffer *message = payload_new(head, body);
 	ops[n].op = GRPC_OP_SEND_MESSAGE;
 	ops[n++].data.send_message.send_message = message;
-	if (last)
+	if (along & LAST)
 		ops[n++].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
-	count_out(k->c, head);
-	count_out(k->c, body);
-	call_start(k, ops, n, ops);
-	bool sent = call_wait(k, ops);
-	grpc_byte_buffer_destroy(message);
-	return sent;
+	count_out(k->c, message);
+	return n;
 }
 
-static bool call_send_close(struct client_call *k)
+static size_t receive_ops(struct client_call *k, grpc_op *ops)
 {
-	grpc_op op = {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT};
-	call_start(k, &op, 1, &op);
-	return call_wait(k, &op);
-}
-
-/* The next message into k->in; false: there is none, the status says why. */
-static bool call_receive(struct client_call *k)
-{
-	grpc_op ops[2] = {{0}};
 	size_t n = 0;
 	if (!k->initial_asked) {
 		ops[n].op = GRPC_OP_RECV_INITIAL_METADATA;
@@ -313,6 +345,53 @@ static bool call_receive(struct client_call *k)
 	k->in = NULL;
 	ops[n].op = GRPC_OP_RECV_MESSAGE;
 	ops[n++].data.recv_message.recv_message = &k->in;
+	return n;
+}
+
+/* Takes the message. With REPLY, the first answer is waited for, into k->in. false: the call has ended, its status says
+ * why. */
+static bool call_send(struct client_call *k, grpc_byte_buffer *message, unsigned along)
+{
+	grpc_op ops[5] = {{0}};
+	if (!k->started)
+		call_watch(k);
+	size_t n = send_ops(k, ops, message, along);
+	if (along & REPLY)
+		n += receive_ops(k, ops + n);
+	call_start(k, ops, n, ops);
+	bool sent = call_wait(k, ops);
+	grpc_byte_buffer_destroy(message);
+	if (along & REPLY) {
+		k->cut = !sent;
+		if (k->in != NULL)
+			atomic_fetch_add(&k->c->received, grpc_byte_buffer_length(k->in));
+		sent = k->in != NULL;
+	}
+	return sent;
+}
+
+/* The whole call at once: takes and sends the one message, and waits for the reply and the end. */
+static void call_exchange(struct client_call *k, grpc_byte_buffer *message)
+{
+	grpc_op ops[6] = {{0}};
+	size_t n = send_ops(k, ops, message, FIRST | LAST);
+	n += receive_ops(k, ops + n);
+	ops[n++] = status_op(k);
+	call_start(k, ops, n, ops);
+	(void)call_wait(k, ops);
+	grpc_byte_buffer_destroy(message);
+	k->ended = true;
+	/* A reply that got lost cannot be told from one that was never sent; no server of ours sends none. */
+	k->cut = k->in == NULL;
+	if (k->in != NULL)
+		atomic_fetch_add(&k->c->received, grpc_byte_buffer_length(k->in));
+}
+
+/* The next message into k->in; false: there is none, the status says why. */
+static bool call_receive(struct client_call *k)
+{
+	grpc_op ops[2] = {{0}};
+	size_t n = receive_ops(k, ops);
 	call_start(k, ops, n, ops);
 	k->cut = !call_wait(k, ops);
 	if (k->in != NULL)
@@ -324,7 +403,7 @@ static bool call_receive(struct client_call *k)
 static enum err call_reply(struct client_call *k, struct buf *ret_reply)
 {
 	struct buf reply = {0};
-	if (call_receive(k)) {
+	if (k->ended ? k->in != NULL : call_receive(k)) {
 		enum err e = payload_read(k->in, k->method->reply_max, &reply);
 		if (e != ERR_OK)
 			return call_abort(k, err_add(e, "reply"));
@@ -351,98 +430,131 @@ enum err rpc_client_call(struct rpc_client *c, enum method_id method, struct byt
 		return err_set(ERR_LIMIT, "request of %zu bytes is too large (at most %zu)", request.n,
 			       methods[method].request_max);
 	TRY(call_begin(&k, c, method, deadline_ms));
-	(void)call_send(&k, (struct bytes){0}, request, true, true);
+	call_exchange(&k, payload_new(request, (struct bytes){0}));
 	return call_reply(&k, ret_reply);
 }
 
-static bool send_data(struct client_call *k, struct bytes piece)
+/* What an upload sends, in pieces of one message each. */
+struct source {
+	rpc_source_fn next;
+	void *arg;
+	struct bytes rest; /* of what `next` has given */
+};
+
+static enum err source_take(struct source *s, struct bytes *ret_piece)
+{
+	while (s->rest.n == 0)
+		TRY(s->next(s->arg, &s->rest));
+	ENSURE(s->rest.n <= WIRE_CHUNK_SIZE);
+	size_t n = s->rest.n < PACE_MESSAGE_SIZE ? s->rest.n : PACE_MESSAGE_SIZE;
+	*ret_piece = (struct bytes){s->rest.p, n};
+	s->rest = (struct bytes){s->rest.p + n, s->rest.n - n};
+	return ERR_OK;
+}
+
+/* A Part of data, or of a packed head and what data there is; empties `front`. */
+static grpc_byte_buffer *part_new(struct buf *front, struct bytes data)
 {
 	uint8_t prefix[WIRE_DATA_PREFIX_MAX];
+	if (data.n > 0)
+		ENSURE(buf_append(front, prefix, wire_data_prefix(data.n, prefix)) == ERR_OK);
+	grpc_byte_buffer *message = payload_new(buf_bytes(front), data);
+	buf_reset(front);
+	return message;
+}
+
+/* Sends the head in `front` and what the source gives. ERR_END when all is sent, or the call has ended before. */
+static enum err send_parts(struct client_call *k, struct source *source, struct buf *front)
+{
+	struct bytes piece = {0};
+	unsigned along = FIRST;
 	bool open = true;
-	ENSURE(piece.n <= WIRE_CHUNK_SIZE);
-	for (size_t at = 0; open && at < piece.n;) {
-		size_t n = piece.n - at < PACE_MESSAGE_SIZE ? piece.n - at : PACE_MESSAGE_SIZE;
-		struct bytes head = {prefix, wire_data_prefix(n, prefix)};
-		open = call_send(k, head, (struct bytes){piece.p + at, n}, false, false);
-		at += n;
+	enum err e = source_take(source, &piece);
+	if (e != ERR_OK && e != ERR_END)
+		return e;
+	while (open && (along & LAST) == 0) {
+		/* Copied, so that the source may go on and say whether this was the last. */
+		grpc_byte_buffer *message = part_new(front, piece);
+		if (e == ERR_OK)
+			e = source_take(source, &piece);
+		if (e != ERR_OK && e != ERR_END) {
+			grpc_byte_buffer_destroy(message);
+			return e;
+		}
+		along |= e == ERR_END ? LAST : 0;
+		if (along == (FIRST | LAST))
+			call_exchange(k, message);
+		else
+			open = call_send(k, message, along);
+		along &= ~(unsigned)FIRST;
 	}
-	return open;
+	return ERR_END;
 }
 
 enum err rpc_client_upload(struct rpc_client *c, enum method_id method, const struct wire_head *head,
 			   rpc_source_fn next, void *arg, struct buf *ret_reply)
 {
 	struct client_call k;
-	struct buf first;
+	struct source source = {.next = next, .arg = arg};
+	struct buf front;
 	ENSURE((unsigned)method < METHOD_COUNT && methods[method].kind == METHOD_UPLOAD);
-	buf_init(&first, methods[method].request_max);
-	enum err e = wire_head_pack(head, &first);
+	buf_init(&front, methods[method].request_max);
+	enum err e = wire_head_pack(head, &front);
 	if (e == ERR_OK)
 		e = call_begin(&k, c, method, 0);
 	if (e != ERR_OK) {
-		buf_deinit(&first);
+		buf_deinit(&front);
 		return e;
 	}
-	bool open = call_send(&k, buf_bytes(&first), (struct bytes){0}, true, false);
-	buf_deinit(&first);
-	struct bytes piece = {0};
-	while (open && e == ERR_OK) {
-		e = next(arg, &piece);
-		if (e == ERR_OK && piece.n > 0)
-			open = send_data(&k, piece);
-	}
-	if (e != ERR_OK && e != ERR_END)
+	e = send_parts(&k, &source, &front);
+	buf_deinit(&front);
+	if (e != ERR_END)
 		return call_abort(&k, e);
-	if (open)
-		(void)call_send_close(&k);
 	/* Also when sending failed: the server may have answered before it had seen everything. */
 	return call_reply(&k, ret_reply);
 }
 
 /* One part of a download. */
-static enum err take_part(struct client_call *k, const struct rpc_sink *sink, struct wire_head *head, bool *has_head,
+static enum err take_part(struct client_call *k, struct payload *p, const struct rpc_sink *sink, bool *has_head,
 			  uint64_t *left)
 {
-	struct payload p;
-	struct bytes data;
-	bool is_head;
+	struct wire_head head;
 	grpc_byte_buffer *message = k->in;
 	k->in = NULL;
-	TRY(payload_open(&p, message, k->method->reply_max, head, &is_head));
-	enum err e = ERR_OK;
-	if (is_head == *has_head) {
-		e = err_set(ERR_MALFORMED, is_head ? "download: a second head" : "download: data before the head");
-	} else if (is_head) {
-		*has_head = true;
-		*left = head->size - head->offset;
-		e = sink->head(sink->arg, head);
+	payload_close(p);
+	TRY(payload_open(p, message, k->method->reply_max, &head));
+	if (p->has_head == *has_head)
+		return err_set(ERR_MALFORMED, *has_head ? "download: a second head" : "download: data before the head");
+	*has_head = true;
+	if (p->has_head) {
+		*left = head.offset < head.size ? head.size - head.offset : 0;
+		TRY(sink->head(sink->arg, &head));
 	}
-	while (e == ERR_OK && payload_next(&p, &data)) {
-		if (data.n > *left)
-			e = err_set(ERR_MALFORMED, "download: more data than announced");
-		else
-			e = sink->data(sink->arg, data);
-		*left -= data.n <= *left ? data.n : 0;
+	for (size_t i = 0; i < p->n; i++) {
+		if (p->v[i].n > *left)
+			return err_set(ERR_MALFORMED, "download: more data than announced");
+		*left -= p->v[i].n;
+		TRY(sink->data(sink->arg, p->v[i]));
 	}
-	payload_close(&p);
-	return e;
+	return ERR_OK;
 }
 
 enum err rpc_client_download(struct rpc_client *c, enum method_id method, struct bytes request,
 			     const struct rpc_sink *sink)
 {
 	struct client_call k;
-	struct wire_head head = {0};
+	struct payload part = {0};
 	bool has_head = false;
 	uint64_t left = 0;
+	enum err e = ERR_OK;
 	ENSURE((unsigned)method < METHOD_COUNT && methods[method].kind == METHOD_DOWNLOAD);
 	TRY(call_begin(&k, c, method, 0));
-	(void)call_send(&k, (struct bytes){0}, request, true, true);
-	while (call_receive(&k)) {
-		enum err e = take_part(&k, sink, &head, &has_head, &left);
-		if (e != ERR_OK)
-			return call_abort(&k, e);
-	}
+	bool more = call_send(&k, payload_new(request, (struct bytes){0}), FIRST | LAST | REPLY);
+	for (; more && e == ERR_OK; more = e == ERR_OK && call_receive(&k))
+		e = take_part(&k, &part, sink, &has_head, &left);
+	payload_close(&part);
+	if (e != ERR_OK)
+		return call_abort(&k, e);
 	TRY(call_end(&k));
 	if (!has_head || left > 0)
 		return err_set(ERR_MALFORMED, "download: ended %llu bytes early", (unsigned long long)left);

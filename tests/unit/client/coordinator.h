@@ -104,14 +104,17 @@ static inline enum err coordinator_upload(void *ctx, const struct peer *peer, st
 {
 	struct coordinator *c = ctx;
 	struct wire_head head;
-	struct bytes data;
+	const struct bytes *data;
+	size_t n;
 	struct buf content;
 	enum err err;
 	(void)peer;
 	TRY(rpc_stream_head(in, &head));
 	buf_init(&content, 1 << 20);
-	for (err = rpc_stream_read(in, &data); err == ERR_OK; err = rpc_stream_read(in, &data))
-		ENSURE(buf_append(&content, data.p, data.n) == ERR_OK);
+	while ((err = rpc_stream_next(in, &data, &n)) == ERR_OK) {
+		for (size_t i = 0; i < n; i++)
+			ENSURE(buf_append(&content, data[i].p, data[i].n) == ERR_OK);
+	}
 	pthread_mutex_lock(&c->lock);
 	if (err == ERR_END)
 		err = fail_once(c, METHOD_UPLOAD_UPDATE);

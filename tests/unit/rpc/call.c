@@ -30,15 +30,20 @@ static enum err take_upload(void *ctx, const struct peer *peer, struct rpc_strea
 {
 	struct world *w = ctx;
 	struct wire_head head;
-	struct bytes data;
+	const struct bytes *data;
+	size_t pieces;
 	(void)peer;
 	TRY(rpc_stream_head(in, &head));
 	struct digester *d = digest_begin();
 	uint64_t n = 0;
 	enum err e;
-	for (e = rpc_stream_read(in, &data); e == ERR_OK; e = rpc_stream_read(in, &data)) {
-		digest_add(d, data.p, data.n);
-		n += data.n;
+	while ((e = rpc_stream_next(in, &data, &pieces)) == ERR_OK) {
+		assert_in_range(pieces, 1, 256);
+		for (size_t i = 0; i < pieces; i++) {
+			assert_true(data[i].n > 0);
+			digest_add(d, data[i].p, data[i].n);
+			n += data[i].n;
+		}
 	}
 	struct digest digest = digest_end(d);
 	pthread_mutex_lock(&w->lock);
