@@ -7,6 +7,7 @@
 #include "base/file.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 /* What the handlers below do, and what they have seen. */
@@ -68,6 +69,18 @@ static uint8_t *pattern(void)
 	return p;
 }
 
+/* What is sent without a copy must be given back, each time once. */
+static atomic_int lent, given_back;
+
+static void give_back(void *arg)
+{
+	atomic_int *times = arg;
+	if (atomic_fetch_add(times, 1) != 0)
+		abort();
+	free(times);
+	atomic_fetch_add(&given_back, 1);
+}
+
 static enum err give_download(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out)
 {
 	(void)ctx;
@@ -80,7 +93,14 @@ static enum err give_download(void *ctx, const struct peer *peer, struct bytes r
 	TRY(rpc_stream_send_head(out, &head));
 	for (uint64_t at = r.offset; at < BIG; at += WIRE_CHUNK_SIZE) {
 		size_t n = BIG - at < WIRE_CHUNK_SIZE ? BIG - at : WIRE_CHUNK_SIZE;
-		TRY(rpc_stream_send(out, pattern(), n));
+		/* Both ways in turn. */
+		if (at / WIRE_CHUNK_SIZE % 4 == 3) {
+			TRY(rpc_stream_send(out, pattern(), n));
+			continue;
+		}
+		atomic_int *times = mem_new(sizeof *times);
+		atomic_fetch_add(&lent, 1);
+		TRY(rpc_stream_send_shared(out, pattern(), n, give_back, times));
 	}
 	return ERR_OK;
 }
@@ -242,6 +262,8 @@ static void test_download(void **state)
 	digest_free(sink.d);
 	rpc_client_free(c);
 	rpc_server_stop(s, 1000);
+	assert_true(atomic_load(&lent) > 50);
+	assert_int_equal(atomic_load(&lent), atomic_load(&given_back));
 }
 
 /* In a test build every byte of every outgoing message is in the file; in a real one there is no such file. */

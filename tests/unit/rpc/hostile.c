@@ -143,6 +143,14 @@ static bool never_gone(void *ctx, struct rpc_ticket *t)
 	return false;
 }
 
+static atomic_int lent, given_back;
+
+static void give_back(void *arg)
+{
+	(void)arg;
+	atomic_fetch_add(&given_back, 1);
+}
+
 static enum err give_endlessly(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out)
 {
 	(void)ctx;
@@ -155,8 +163,10 @@ static enum err give_endlessly(void *ctx, const struct peer *peer, struct bytes 
 	pthread_cond_broadcast(&seen.changed);
 	pthread_mutex_unlock(&seen.lock);
 	enum err e = rpc_stream_send_head(out, &head);
-	while (e == ERR_OK)
-		e = rpc_stream_send(out, zeros, sizeof zeros);
+	while (e == ERR_OK) {
+		atomic_fetch_add(&lent, 1);
+		e = rpc_stream_send_shared(out, zeros, sizeof zeros, give_back, NULL);
+	}
 	pthread_mutex_lock(&seen.lock);
 	seen.ended++;
 	seen.end = e;
@@ -691,6 +701,53 @@ static void test_more_streams_than_workers(void **state)
 	crowd_free();
 }
 
+/* What is taken of a stream that has no worker is its window, however much its peer would like to send. */
+static void test_waiting_stream_is_small(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(2, 0);
+	char text[200];
+	enum { WAITING = 3, EACH = 64 << 10, AT_MOST = 512 << 10 };
+	struct raw r[WAITING];
+	crowd_make();
+	/* One runs, one waits at the gate, one in gRPC's queue. */
+	for (size_t i = 0; i < WAITING; i++) {
+		r[i] = raw_upload_of(s, &crowd[i]);
+		if (i == 0)
+			seen_wait(1, 0);
+	}
+	static const uint8_t zeros[EACH];
+	uint8_t prefix[WIRE_DATA_PREFIX_MAX];
+	size_t k = wire_data_prefix(EACH, prefix), taken = 0;
+	int tag;
+	grpc_byte_buffer *message = NULL;
+	grpc_event event;
+	do {
+		if (message != NULL)
+			grpc_byte_buffer_destroy(message);
+		message = payload_new(bytes_of(prefix, k), bytes_of(zeros, EACH));
+		grpc_op op = {.op = GRPC_OP_SEND_MESSAGE};
+		op.data.send_message.send_message = message;
+		assert_int_equal(grpc_call_start_batch(r[WAITING - 1].call, &op, 1, &tag, NULL), GRPC_CALL_OK);
+		gpr_timespec soon = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(300, GPR_TIMESPAN));
+		event = grpc_completion_queue_pluck(r[WAITING - 1].cq, &tag, soon, NULL);
+		taken += event.type == GRPC_OP_COMPLETE ? EACH : 0;
+		assert_true(taken <= AT_MOST);
+	} while (event.type == GRPC_OP_COMPLETE);
+	for (size_t i = 0; i < WAITING; i++) {
+		if (i == WAITING - 1)
+			assert_true(
+				grpc_completion_queue_pluck(r[i].cq, &tag, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL)
+					.success);
+		assert_true(raw_close(&r[i]));
+		assert_int_equal(raw_end(&r[i], text, sizeof text), GRPC_STATUS_OK);
+	}
+	grpc_byte_buffer_destroy(message);
+	assert_int_equal(seen_now().bytes, taken + EACH);
+	rpc_server_stop(s, 1000);
+	crowd_free();
+}
+
 /* Streams that have no worker yet when the server stops: their peers may try again, their handlers never run. */
 static void test_stop_with_waiting_streams(void **state)
 {
@@ -988,6 +1045,9 @@ static void test_stalled_streams_are_cut(void **state)
 		assert_string_equal(text, says);
 	}
 	rpc_server_stop(s, 1000);
+	/* Also by peers that took nothing. */
+	assert_true(atomic_load(&lent) > 0);
+	assert_int_equal(atomic_load(&lent), atomic_load(&given_back));
 }
 
 /* A handler that takes its time is not the peer's fault. */
@@ -1021,6 +1081,7 @@ int main(void)
 		cmocka_unit_test(test_back_pressure),
 		cmocka_unit_test(test_two_uploads),
 		cmocka_unit_test(test_more_streams_than_workers),
+		cmocka_unit_test(test_waiting_stream_is_small),
 		cmocka_unit_test(test_stop_with_waiting_streams),
 		cmocka_unit_test(test_slow_streams_make_room),
 		cmocka_unit_test(test_unary_flood),
