@@ -177,6 +177,7 @@ static enum err give_endlessly(void *ctx, const struct peer *peer, struct bytes 
 
 static const struct rpc_handler handlers[METHOD_COUNT] = {
 	[METHOD_REPORT] = {.unary = echo},
+	[METHOD_ENROLL] = {.unary = echo},
 	[METHOD_REVOKE] = {.unary = echo},
 	[METHOD_FETCH] = {.download = give_endlessly},
 	[METHOD_UPLOAD_UPDATE] = {.upload = take_upload},
@@ -857,6 +858,47 @@ static void test_unary_flood(void **state)
 	rpc_server_stop(s, 1000);
 }
 
+/* Where peers are not known, all of them together have so many calls that have not ended. */
+static void test_flood_by_nobody(void **state)
+{
+	(void)state;
+	enum { MANY = 80, TAKEN = 64 };
+	struct rpc_server *s;
+	struct rpc_server_config config = fixture_server_config(handlers, NULL);
+	config.gone = never_gone;
+	config.client_certificates = false;
+	config.workers = 2;
+	seen_reset();
+	assert_ok(rpc_server_start(&config, &s));
+	char text[200];
+	struct raw r[MANY];
+	hold(true);
+	for (size_t i = 0; i < MANY; i++) {
+		r[i] = raw_open(s, &fixture.plant, methods[METHOD_ENROLL].path, LONG, GRPC_COMPRESS_NONE);
+		assert_true(raw_begin(&r[i]) && raw_send(&r[i], bytes_str("x"), nothing()));
+	}
+	struct rpc_server_stats stats;
+	do {
+		clock_sleep_ms(5);
+		rpc_server_get_stats(s, &stats);
+	} while (stats.calls < MANY);
+	hold(false);
+	int ok = 0, busy = 0;
+	for (size_t i = 0; i < MANY; i++) {
+		grpc_status_code status = raw_end(&r[i], text, sizeof text);
+		ok += status == GRPC_STATUS_OK;
+		busy += status == GRPC_STATUS_UNAVAILABLE && strstr(text, "too many calls") != NULL;
+	}
+	assert_int_equal(ok, TAKEN);
+	assert_int_equal(busy, MANY - TAKEN);
+	assert_int_equal(seen_now().unary, TAKEN);
+	/* And then there is room again. */
+	struct raw again = raw_open(s, &fixture.plant, methods[METHOD_ENROLL].path, LONG, GRPC_COMPRESS_NONE);
+	assert_true(raw_begin(&again) && raw_send(&again, bytes_str("x"), nothing()) && raw_close(&again));
+	assert_int_equal(raw_end(&again, text, sizeof text), GRPC_STATUS_OK);
+	rpc_server_stop(s, 1000);
+}
+
 /* Requests that are never finished, from more calls than there are threads. */
 static void test_unfinished_requests(void **state)
 {
@@ -1085,6 +1127,7 @@ int main(void)
 		cmocka_unit_test(test_stop_with_waiting_streams),
 		cmocka_unit_test(test_slow_streams_make_room),
 		cmocka_unit_test(test_unary_flood),
+		cmocka_unit_test(test_flood_by_nobody),
 		cmocka_unit_test(test_unfinished_requests),
 		cmocka_unit_test(test_stop_with_queued_calls),
 		cmocka_unit_test(test_head_with_data),
