@@ -84,14 +84,18 @@ static const char publishing[] = "storing a model";
 static enum err receive(struct rpc_stream *in, const struct wire_head *head, struct file *f)
 {
 	for (;;) {
-		struct bytes piece;
-		enum err err = rpc_stream_read(in, &piece);
+		const struct bytes *pieces;
+		size_t n;
+		enum err err = rpc_stream_next(in, &pieces, &n);
 		if (err == ERR_END)
 			break;
 		TRY(err);
-		if (piece.n > head->size - file_offset(f))
-			return err_set(ERR_LIMIT, "more bytes than the %" PRIu64 " that were announced", head->size);
-		TRY(trouble_hide_file(file_write(f, piece.p, piece.n), publishing, TROUBLE_STORE));
+		for (size_t i = 0; i < n; i++) {
+			if (pieces[i].n > head->size - file_offset(f))
+				return err_set(ERR_LIMIT, "more bytes than the %" PRIu64 " that were announced",
+					       head->size);
+			TRY(trouble_hide_file(file_write(f, pieces[i].p, pieces[i].n), publishing, TROUBLE_STORE));
+		}
 	}
 	if (file_offset(f) != head->size)
 		return err_set(ERR_MALFORMED, "%" PRIu64 " bytes instead of the %" PRIu64 " that were announced",

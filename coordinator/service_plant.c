@@ -8,6 +8,8 @@
 #include "coordinator/trouble.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 void service_next_task(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket)
@@ -23,9 +25,26 @@ void service_next_task(void *ctx, const struct peer *peer, struct bytes request,
 
 /* ---- models ---- */
 
-static enum err send_content(struct service *s, const struct peer *peer, const struct wire_fetch_request *asked,
-			     struct bytes content, struct rpc_stream *out)
+/* A model on its way out: gRPC holds it, too, and lets go of it in its own time. */
+struct sending {
+	struct store *store;
+	struct store_model *model;
+	atomic_size_t refs;
+};
+
+static void sending_drop(void *arg)
 {
+	struct sending *out = arg;
+	if (atomic_fetch_sub(&out->refs, 1) > 1)
+		return;
+	store_release(out->store, out->model);
+	free(out);
+}
+
+static enum err send_content(struct service *s, const struct peer *peer, const struct wire_fetch_request *asked,
+			     struct sending *sending, struct rpc_stream *out)
+{
+	struct bytes content = store_content(sending->model);
 	struct wire_head head = {.size = content.n, .offset = asked->offset, .digest = asked->digest};
 	if (asked->offset > content.n)
 		return err_set(ERR_LIMIT, "offset %" PRIu64 " is behind the end of a model of %zu bytes", asked->offset,
@@ -34,7 +53,8 @@ static enum err send_content(struct service *s, const struct peer *peer, const s
 	for (size_t at = (size_t)asked->offset; at < content.n;) {
 		size_t n = content.n - at < WIRE_CHUNK_SIZE ? content.n - at : WIRE_CHUNK_SIZE;
 		TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
-		TRY(rpc_stream_send(out, content.p + at, n));
+		atomic_fetch_add(&sending->refs, 1);
+		TRY(rpc_stream_send_shared(out, content.p + at, n, sending_drop, sending));
 		if (peer->id.role == ROLE_PLANT)
 			engine_sent(s->engine, peer->id.name, &asked->digest, n);
 		at += n;
@@ -66,8 +86,12 @@ enum err service_fetch(void *ctx, const struct peer *peer, struct bytes request,
 	TRY(may_fetch(s, peer, &asked.digest));
 	TRY(trouble_hide_file(store_acquire(s->federation->store, &asked.digest, &model), "fetching a model",
 			      TROUBLE_READ));
-	enum err err = send_content(s, peer, &asked, store_content(model), out);
-	store_release(s->federation->store, model);
+	struct sending *sending = mem_new(sizeof *sending);
+	sending->store = s->federation->store;
+	sending->model = model;
+	atomic_init(&sending->refs, 1);
+	enum err err = send_content(s, peer, &asked, sending, out);
+	sending_drop(sending);
 	return err;
 }
 
@@ -76,13 +100,15 @@ enum err service_fetch(void *ctx, const struct peer *peer, struct bytes request,
 static enum err receive(struct service *s, const struct peer *peer, struct rpc_stream *in, struct upload *u)
 {
 	for (;;) {
-		struct bytes piece;
-		enum err err = rpc_stream_read(in, &piece);
+		const struct bytes *pieces;
+		size_t n;
+		enum err err = rpc_stream_next(in, &pieces, &n);
 		if (err == ERR_END)
 			return registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms());
 		TRY(err);
 		TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
-		TRY(engine_upload_add(u, piece));
+		for (size_t i = 0; i < n; i++)
+			TRY(engine_upload_add(u, pieces[i]));
 	}
 }
 

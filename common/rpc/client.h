@@ -19,7 +19,7 @@ struct rpc_client_config {
 	struct bytes key_pem, cert_pem; /* empty: no client certificate (enrolment) */
 	const char *federation;
 	bool (*stop_asked)(void); /* asked every 50 ms while a call waits; true works like rpc_client_cancel(). NULL:
-				     never asked */
+				     never asked, and a call that waits does nothing else */
 };
 
 struct rpc_client;
@@ -33,7 +33,8 @@ void rpc_client_free(struct rpc_client *c);
 MUST_CHECK enum err rpc_client_call(struct rpc_client *c, enum method_id method, struct bytes request,
 				    int64_t deadline_ms, struct buf *ret_reply);
 
-/* An upload: `head`, then what `next` gives in pieces of at most WIRE_CHUNK_SIZE (ERR_END ends it). */
+/* An upload: `head`, and what `next` gives in pieces of at most WIRE_CHUNK_SIZE (ERR_END ends it). `next` is asked for a
+ * piece before the one before it is sent. */
 typedef enum err (*rpc_source_fn)(void *arg, struct bytes *ret_piece);
 MUST_CHECK enum err rpc_client_upload(struct rpc_client *c, enum method_id method, const struct wire_head *head,
 				      rpc_source_fn next, void *arg, struct buf *ret_reply);
@@ -47,8 +48,8 @@ struct rpc_sink {
 MUST_CHECK enum err rpc_client_download(struct rpc_client *c, enum method_id method, struct bytes request,
 					const struct rpc_sink *sink);
 
-/* thread: any (and signal-safe contexts via a flag): make the running call, and all later ones, end with ERR_CANCELLED.
- */
+/* thread: any, but not a signal's handler (that is what stop_asked is for): make the running call, and all later ones, end
+ * with ERR_CANCELLED. */
 void rpc_client_cancel(struct rpc_client *c);
 
 /* Bytes of messages handed to and taken from TLS, since the client was made. */

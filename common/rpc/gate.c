@@ -7,33 +7,31 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { STALLED_MS = 5000, HANDOVER_S = 5, WAIT_S = 1, CALLS_MIN = 2 };
+enum { STALLED_MS = 5000, HANDOVER_MS = 5000, OWN_MS = 1000, LOOK_MS = 200 };
+
+static const char later_text[] = "a later upload or download of yours took the place of this one",
+		  room_text[] = "others are waiting and your connection is slow; go on at your offset later";
 
 struct gate {
 	pthread_mutex_t lock;
-	pthread_cond_t left;     /* somebody has left */
-	struct gate_pass *first; /* at most one a worker; the waiting ones too */
-	size_t calls_max;        /* of one peer */
-	size_t streams_max;      /* of all; with the waiting ones */
+	pthread_cond_t changed;
+	struct gate_pass *first; /* in the order in which they came */
+	size_t places;
+	int64_t room_ms;
 };
 
-size_t gate_streams_max(size_t workers)
-{
-	size_t kept = workers / 4 > 0 ? workers / 4 : 1;
-	return workers > 1 ? workers - kept : 1;
-}
-
-struct gate *gate_new(size_t workers)
+struct gate *gate_new(size_t places, int64_t room_ms)
 {
 	struct gate *g = mem_new(sizeof *g);
 	pthread_condattr_t attr;
+	ENSURE(places > 0);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&g->left, &attr);
+	pthread_cond_init(&g->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&g->lock, NULL);
-	g->calls_max = workers / 2 > CALLS_MIN ? workers / 2 : CALLS_MIN;
-	g->streams_max = gate_streams_max(workers);
+	g->places = places;
+	g->room_ms = room_ms > 0 ? room_ms : HOLD_MS;
 	return g;
 }
 
@@ -42,15 +40,9 @@ void gate_free(struct gate *g)
 	if (g == NULL)
 		return;
 	ENSURE(g->first == NULL);
-	pthread_cond_destroy(&g->left);
+	pthread_cond_destroy(&g->changed);
 	pthread_mutex_destroy(&g->lock);
 	free(g);
-}
-
-static void list(struct gate *g, struct gate_pass *pass)
-{
-	pass->next = g->first;
-	g->first = pass;
 }
 
 static void unlist(struct gate *g, struct gate_pass *pass)
@@ -59,109 +51,163 @@ static void unlist(struct gate *g, struct gate_pass *pass)
 	while (*at != pass)
 		at = &(*at)->next;
 	*at = pass->next;
-	pthread_cond_broadcast(&g->left);
+	pass->state = GATE_OUTSIDE;
+	pthread_cond_broadcast(&g->changed);
 }
 
-static struct gate_pass *stream_of(struct gate *g, const struct identity *id)
+/* At the end of the list. */
+static void list(struct gate *g, struct gate_pass *pass, enum gate_state state)
+{
+	struct gate_pass **at = &g->first;
+	while (*at != NULL)
+		at = &(*at)->next;
+	*at = pass;
+	pass->next = NULL;
+	pass->state = state;
+}
+
+static void cancel(struct gate_pass *pass, const char *why)
+{
+	if (pass->why != NULL)
+		return;
+	pass->why = why;
+	pass->cancel(pass->arg, why);
+}
+
+static struct gate_pass *find(struct gate *g, const struct identity *id, enum gate_state state)
 {
 	for (struct gate_pass *p = g->first; p != NULL; p = p->next) {
-		if (p->stream && !p->waiting && identity_equal(&p->id, id))
+		if (p->state == state && identity_equal(&p->id, id))
 			return p;
 	}
 	return NULL;
 }
 
-static size_t calls_of(struct gate *g, const struct identity *id, bool waiting)
+/* A stream of the same peer, running or waiting for a place. */
+static struct gate_pass *own(struct gate *g, const struct identity *id)
+{
+	struct gate_pass *p = find(g, id, GATE_STREAM);
+	return p != NULL ? p : find(g, id, GATE_PLACE);
+}
+
+static size_t count(struct gate *g, enum gate_state from, enum gate_state to)
 {
 	size_t n = 0;
 	for (struct gate_pass *p = g->first; p != NULL; p = p->next)
-		n += p->waiting == waiting && identity_equal(&p->id, id);
+		n += p->state >= from && p->state <= to;
 	return n;
-}
-
-/* The workers that others hold for long: streams, and calls that wait. */
-static size_t held(struct gate *g, const struct gate_pass *but)
-{
-	size_t n = 0;
-	for (struct gate_pass *p = g->first; p != NULL; p = p->next)
-		n += p != but && (p->stream || p->waiting);
-	return n;
-}
-
-static bool is_free(struct gate *g, const struct gate_pass *pass)
-{
-	if (pass->stream && (stream_of(g, &pass->id) != NULL || held(g, pass) >= g->streams_max))
-		return false;
-	return calls_of(g, &pass->id, false) < g->calls_max;
-}
-
-/* Waiting holds a worker as well. */
-static enum err check_waiting(struct gate *g, const struct gate_pass *pass)
-{
-	size_t n = held(g, pass);
-	if (calls_of(g, &pass->id, true) > 0)
-		return err_set(ERR_UNAVAILABLE,
-			       "calls of yours are running (%zu) and one is waiting; try again when one has ended",
-			       calls_of(g, &pass->id, false));
-	if (n >= g->streams_max)
-		return err_set(ERR_UNAVAILABLE,
-			       "as many uploads and downloads as fit (%zu) are running; try again in a moment", n);
-	return ERR_OK;
 }
 
 /* Under the lock, which is given up meanwhile. */
-static enum err wait_for_place(struct gate *g, struct gate_pass *pass)
+static void wait_ms(struct gate *g, int64_t ms)
 {
-	struct gate_pass *old = pass->stream ? stream_of(g, &pass->id) : NULL;
-	bool stalled = old != NULL && clock_monotonic_ms() - old->progress_ms >= STALLED_MS;
-	/* Also when the newcomer may not wait: its next attempt finds the place free. */
-	if (stalled)
-		old->cancel(old->arg);
-	TRY(check_waiting(g, pass));
 	struct timespec until;
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += stalled ? HANDOVER_S : WAIT_S;
-	int timeout = 0;
-	pass->waiting = true;
-	list(g, pass);
-	while (!is_free(g, pass) && timeout == 0)
-		timeout = pthread_cond_timedwait(&g->left, &g->lock, &until);
+	until.tv_sec += ms / 1000;
+	until.tv_nsec += ms % 1000 * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&g->changed, &g->lock, &until);
+}
+
+/* The stream before of the same peer. Waiting is for one. */
+static enum err wait_for_own(struct gate *g, struct gate_pass *pass)
+{
+	struct gate_pass *old = own(g, &pass->id);
+	if (old == NULL)
+		return ERR_OK;
+	if (find(g, &pass->id, GATE_OWN) != NULL)
+		return err_set(ERR_UNAVAILABLE,
+			       "an upload or download of yours is running and one is waiting; try again later");
+	int64_t now = clock_monotonic_ms();
+	bool stalled = old->why != NULL || hold_silent_ms(&old->hold, now) >= STALLED_MS;
+	if (stalled)
+		cancel(old, later_text);
+	int64_t until = now + (stalled ? HANDOVER_MS : OWN_MS);
+	list(g, pass, GATE_OWN);
+	for (; own(g, &pass->id) != NULL && now < until; now = clock_monotonic_ms())
+		wait_ms(g, until - now);
 	unlist(g, pass);
-	pass->waiting = false;
-	if (!is_free(g, pass))
-		return err_set(ERR_UNAVAILABLE, "%s; try again when it has ended",
-			       old != NULL ? "another upload or download of yours is running"
-					   : "an earlier call of yours is running");
+	if (own(g, &pass->id) != NULL)
+		return err_set(ERR_UNAVAILABLE,
+			       "another upload or download of yours is running; try again when it has ended");
 	return ERR_OK;
+}
+
+/* Ends the slowest of the slow streams, one at a time: the place of one that is on its way out counts as found. */
+static void make_room(struct gate *g)
+{
+	struct gate_pass *slowest = NULL;
+	int64_t now = clock_monotonic_ms();
+	if (count(g, GATE_STREAM, GATE_ENDING) < g->places)
+		return;
+	for (struct gate_pass *p = g->first; p != NULL; p = p->next) {
+		if (p->state < GATE_STREAM)
+			continue;
+		if (p->why != NULL)
+			return;
+		if (hold_is_slow(&p->hold, now, g->room_ms) &&
+		    (slowest == NULL || hold_is_slower(&p->hold, &slowest->hold, now)))
+			slowest = p;
+	}
+	if (slowest != NULL)
+		cancel(slowest, room_text);
+}
+
+static bool is_next(struct gate *g, const struct gate_pass *pass)
+{
+	const struct gate_pass *p = g->first;
+	while (p->state != GATE_PLACE)
+		p = p->next;
+	return p == pass && count(g, GATE_STREAM, GATE_ENDING) < g->places;
 }
 
 enum err gate_enter(struct gate *g, struct gate_pass *pass)
 {
-	enum err e = ERR_OK;
 	pthread_mutex_lock(&g->lock);
-	if (!is_free(g, pass))
-		e = wait_for_place(g, pass);
+	enum err e = wait_for_own(g, pass);
 	if (e == ERR_OK) {
-		pass->progress_ms = clock_monotonic_ms();
-		list(g, pass);
+		list(g, pass, GATE_PLACE);
+		while (!is_next(g, pass)) {
+			make_room(g);
+			wait_ms(g, LOOK_MS);
+		}
+		pass->state = GATE_STREAM;
+		pthread_cond_broadcast(&g->changed);
 	}
 	pthread_mutex_unlock(&g->lock);
 	return e;
 }
 
-void gate_progress(struct gate *g, struct gate_pass *pass)
+void gate_wait(struct gate *g, struct gate_pass *pass)
 {
 	int64_t now = clock_monotonic_ms();
 	pthread_mutex_lock(&g->lock);
-	pass->progress_ms = now;
+	hold_wait(&pass->hold, now);
 	pthread_mutex_unlock(&g->lock);
+}
+
+void gate_progress(struct gate *g, struct gate_pass *pass, size_t bytes)
+{
+	int64_t now = clock_monotonic_ms();
+	pthread_mutex_lock(&g->lock);
+	hold_pass(&pass->hold, now, bytes);
+	pthread_mutex_unlock(&g->lock);
+}
+
+const char *gate_why(struct gate *g, const struct gate_pass *pass)
+{
+	pthread_mutex_lock(&g->lock);
+	const char *why = pass->why;
+	pthread_mutex_unlock(&g->lock);
+	return why;
 }
 
 void gate_stream_end(struct gate *g, struct gate_pass *pass)
 {
 	pthread_mutex_lock(&g->lock);
-	pass->stream = false;
-	pthread_cond_broadcast(&g->left);
+	pass->state = GATE_ENDING;
+	pthread_cond_broadcast(&g->changed);
 	pthread_mutex_unlock(&g->lock);
 }
 
@@ -170,4 +216,12 @@ void gate_leave(struct gate *g, struct gate_pass *pass)
 	pthread_mutex_lock(&g->lock);
 	unlist(g, pass);
 	pthread_mutex_unlock(&g->lock);
+}
+
+size_t gate_waiting(struct gate *g)
+{
+	pthread_mutex_lock(&g->lock);
+	size_t n = count(g, GATE_PLACE, GATE_PLACE);
+	pthread_mutex_unlock(&g->lock);
+	return n;
 }

@@ -8,7 +8,6 @@
 #include "rpc/wire.h"
 
 #include <grpc/byte_buffer.h>
-#include <grpc/byte_buffer_reader.h>
 
 /* What gRPC is told to accept and to send at most, at both ends; the table of methods has closer limits. */
 enum { PAYLOAD_MAX = 2 << 20 };
@@ -21,23 +20,26 @@ grpc_byte_buffer *payload_new(struct bytes head, struct bytes body);
  * `message`. */
 MUST_CHECK enum err payload_read(grpc_byte_buffer *message, size_t max, struct buf *ret_content);
 
+/* A message of `head`, copied, followed by `body` where it lies: at `p` until `destroy(arg)` is called, which happens when
+ * gRPC has let go of it: once, on any thread, perhaps long after the message itself has been freed. */
+grpc_byte_buffer *payload_shared(struct bytes head, struct bytes body, void (*destroy)(void *arg), void *arg);
+
 /*
- * A Part as it comes, slice by slice, without copying. payload_open takes the message in every case; payload_next gives
- * views that live until payload_close. A head is in one piece and comes with open.
+ * A Part as it comes, without copying: a head, when there is one, and the stretches of data. payload_open takes the
+ * message in every case; the views live until payload_close. A message in more stretches than PAYLOAD_PIECES_MAX, which
+ * no sender of ours makes, or with fields of a later version of the protocol, is copied into one.
  */
+enum { PAYLOAD_PIECES_MAX = 256 };
 struct payload {
 	grpc_byte_buffer *message; /* owned; NULL: closed */
-	grpc_byte_buffer_reader reader;
-	size_t skip;       /* bytes of the prefix still to be passed over */
-	struct buf whole;  /* a message that is not a plain data part, in one piece */
-	struct bytes data; /* its data, not given out yet */
+	bool has_head;
+	size_t n; /* stretches of data; none of them is empty */
+	struct bytes v[PAYLOAD_PIECES_MAX];
+	struct buf whole; /* a message that had to be copied */
 };
 
-/* ERR_MALFORMED, ERR_LIMIT. */
-MUST_CHECK enum err payload_open(struct payload *p, grpc_byte_buffer *message, size_t max, struct wire_head *ret_head,
-				 bool *ret_is_head);
-/* The next stretch of data; false when there is none. */
-bool payload_next(struct payload *p, struct bytes *ret_data);
+/* *ret_head is written when there is one. ERR_MALFORMED, ERR_LIMIT. */
+MUST_CHECK enum err payload_open(struct payload *p, grpc_byte_buffer *message, size_t max, struct wire_head *ret_head);
 void payload_close(struct payload *p); /* safe twice, and on a zeroed one */
 
 #endif

@@ -1,18 +1,19 @@
 /*
- * Who calls: read from the certificate of the connection, for every call anew.
+ * Who calls: told by the certificate of the connection, judged anew for every call.
  */
 #ifndef HANSA_RPC_PEER_H
 #define HANSA_RPC_PEER_H
 
+#include "rpc/peer_cache.h"
 #include "rpc/server.h"
 
 #include <grpc/grpc.h>
 
 /*
- * With certificates: exactly one identity, of `federation`, in a certificate that is valid now; else ERR_UNAUTHENTIC.
- * Without: nobody. ret_peer->from is set in every case.
+ * With a cache: exactly one identity, of `federation`, in a certificate that is valid now; else ERR_UNAUTHENTIC.
+ * NULL, on a port without client certificates: nobody. ret_peer->from is set in every case.
  */
-MUST_CHECK enum err peer_read(grpc_call *call, bool certificates, const char *federation, int64_t now_ms,
+MUST_CHECK enum err peer_read(grpc_call *call, struct peer_cache *cache, const char *federation, int64_t now_ms,
 			      struct peer *ret_peer);
 
 /* "plant/p1 at ipv4:..." for logs; returns out. */

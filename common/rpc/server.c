@@ -1,6 +1,10 @@
 /*
  * A server from start to stop. gRPC's sockets make progress only while some thread waits in one of its queues: the
  * parking's thread does so for the whole life of the server, also when every worker is busy with a handler.
+ *
+ * What a stream may send ahead, LOOKAHEAD, is what it may cost before it has a worker: four streams of a connection wait
+ * in gRPC's queue at most. While a handler waits for a message the window grows by what is missing of it, so a quick
+ * stream is not slowed down.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -16,6 +20,11 @@
 #include <string.h>
 
 enum {
+	REPLY_MS = 30 * 1000,        /* a peer has this long to take a reply, and what its size asks for */
+	NOBODY_REPLY_MS = 10 * 1000, /* ... when we do not know it */
+	LOOKAHEAD = 256 << 10,       /* read of a stream before its handler asks, whether or not it has a worker yet */
+	AGE_MS = 60 * 60 * 1000,     /* of a connection; then a new handshake */
+	NOBODY_AGE_MS = 2 * 60 * 1000,
 	SHUTDOWN_POLL_MS = 10,
 	WORKERS_MAX = 1024,
 	PARKED_LIMIT = 1000000,
@@ -42,7 +51,7 @@ bool server_offers(const struct rpc_server *s, enum method_id method)
 
 enum err server_admit(struct rpc_server *s, grpc_call *call, const struct method *method, struct peer *ret_peer)
 {
-	enum err e = peer_read(call, s->config.client_certificates, s->config.federation, clock_wall_ms(), ret_peer);
+	enum err e = peer_read(call, s->cache, s->config.federation, clock_wall_ms(), ret_peer);
 	if (e == ERR_OK && (method->roles & ret_peer->id.role) == 0)
 		e = err_set(ERR_DENIED, "role %s may not call %s", role_name(ret_peer->id.role), method->path);
 	if (e == ERR_OK && s->config.authorize != NULL)
@@ -78,33 +87,59 @@ int64_t server_deadline(gpr_timespec deadline, int64_t limit_ms)
 	return clock_monotonic_ms() + (left_ms < limit_ms ? left_ms : limit_ms);
 }
 
-/* The longest that a call may still run when its connection has reached its age. */
-static int grace_ms(void)
+int64_t server_reply_until(const struct peer *peer, size_t n)
 {
-	int64_t most = 0;
-	for (int i = 0; i < METHOD_COUNT; i++)
-		most = methods[i].deadline_ms > most ? methods[i].deadline_ms : most;
-	return (int)most;
+	bool nobody = peer->id.role == ROLE_NONE || peer->id.role == ROLE_NOBODY;
+	return clock_monotonic_ms() + (nobody ? NOBODY_REPLY_MS : REPLY_MS) + pace_time_ms(n);
 }
 
-static grpc_server *grpc_new(const struct rpc_server_config *config)
+size_t server_unary_threads(size_t workers)
 {
+	return workers / 4 > 0 ? workers / 4 : 1;
+}
+
+size_t server_streams(size_t workers)
+{
+	return workers > 1 ? workers - server_unary_threads(workers) : 1;
+}
+
+/* Of the methods that are offered: the longest that a call may still run when its connection has reached its age, and the
+ * largest message. */
+static void most(const struct rpc_server *s, int *ret_grace_ms, int *ret_message)
+{
+	int64_t grace_ms = 0;
+	size_t message = 0;
+	for (int i = 0; i < METHOD_COUNT; i++) {
+		if (!server_offers(s, (enum method_id)i))
+			continue;
+		grace_ms = methods[i].deadline_ms > grace_ms ? methods[i].deadline_ms : grace_ms;
+		message = methods[i].request_max > message ? methods[i].request_max : message;
+	}
+	*ret_grace_ms = (int)grace_ms;
+	*ret_message = (int)message;
+}
+
+static grpc_server *grpc_new(const struct rpc_server *s)
+{
+	const struct rpc_server_config *config = &s->config;
+	int grace_ms, message_max;
+	most(s, &grace_ms, &message_max);
 	const struct {
 		char key[64];
 		int value;
 	} numbers[] = {
 		{GRPC_ARG_ALLOW_REUSEPORT, 0}, /* on by default: two coordinators would share a port silently */
-		{GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, PAYLOAD_MAX},
+		{GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, message_max},
 		{GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, PAYLOAD_MAX},
 		{GRPC_ARG_MAX_CONCURRENT_STREAMS,
 		 4}, /* calls that no worker has asked for wait without bound otherwise */
 		{GRPC_ARG_MAX_METADATA_SIZE, 8 << 10},
 		{GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10000},
 		{GRPC_ARG_MAX_CONNECTION_IDLE_MS, 5 * 60 * 1000},
-		{GRPC_ARG_MAX_CONNECTION_AGE_MS, 60 * 60 * 1000}, /* then a new handshake */
-		{GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, grace_ms()},
+		{GRPC_ARG_MAX_CONNECTION_AGE_MS, config->client_certificates ? AGE_MS : NOBODY_AGE_MS},
+		{GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, grace_ms},
 		{GRPC_ARG_HTTP2_BDP_PROBE, 0},
-		{GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 20},
+		{GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, LOOKAHEAD},
 		{GRPC_ARG_KEEPALIVE_TIME_MS, 30000},
 		{GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 15000},
 		{GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},
@@ -191,15 +226,17 @@ enum err rpc_server_start(const struct rpc_server_config *config, struct rpc_ser
 	if (config->patience_ms == 0)
 		s->config.patience_ms = PACE_PATIENCE_MS;
 	library_serves(true);
-	s->gate = gate_new(config->workers);
-	s->grpc = grpc_new(config);
+	s->gate = gate_new(server_streams(config->workers), config->room_ms);
+	s->cache = config->client_certificates ? peer_cache_new() : NULL;
+	s->grpc = grpc_new(s);
 	s->main_cq = grpc_completion_queue_create_for_pluck(NULL);
 	grpc_server_register_completion_queue(s->grpc, s->main_cq, NULL);
-	enum err e = workers_new(s);
+	workers_new(s);
+	desk_new(s);
+	parking_new(s);
+	enum err e = bind_port(s, config);
 	if (e == ERR_OK)
-		e = parking_new(s);
-	if (e == ERR_OK)
-		e = bind_port(s, config);
+		e = desk_start(s);
 	if (e == ERR_OK) {
 		grpc_server_start(s->grpc);
 		e = parking_start(s);
@@ -230,12 +267,22 @@ static void shut_down(struct rpc_server *s, int64_t until_ms)
 	while (!ended) {
 		int64_t now = clock_monotonic_ms();
 		if (!cut && (now >= until_ms || atomic_load(&s->active) == 0)) {
+			atomic_store(&s->cut, true);
 			grpc_server_cancel_all_calls(s->grpc);
 			cut = true;
 		}
 		gpr_timespec wait = cut ? gpr_inf_future(GPR_CLOCK_MONOTONIC) : server_time(now + SHUTDOWN_POLL_MS);
 		ended = grpc_completion_queue_pluck(s->main_cq, s, wait, NULL).type == GRPC_OP_COMPLETE;
 	}
+}
+
+/* What is sent from where it lies belongs to the handlers' owner, who may take it away after us: a connection that is on its
+ * way out may still hold it. */
+static void wait_for_shared(struct rpc_server *s)
+{
+	while (atomic_load(&s->shared) > 0)
+		(void)grpc_completion_queue_pluck(s->main_cq, &s->shared,
+						  server_time(clock_monotonic_ms() + SHUTDOWN_POLL_MS), NULL);
 }
 
 void rpc_server_stop(struct rpc_server *s, int64_t grace_in_ms)
@@ -245,10 +292,13 @@ void rpc_server_stop(struct rpc_server *s, int64_t grace_in_ms)
 	shut_down(s, clock_monotonic_ms() + grace_in_ms);
 	workers_free(s);
 	parking_free(s);
+	desk_free(s);
+	wait_for_shared(s);
 	grpc_server_destroy(s->grpc);
 	grpc_completion_queue_shutdown(s->main_cq);
 	grpc_completion_queue_destroy(s->main_cq);
 	gate_free(s->gate);
+	peer_cache_free(s->cache);
 	library_serves(false);
 	/* Copies, made in rpc_server_start(). */
 	free((void *)(uintptr_t)s->config.name);

@@ -1,6 +1,6 @@
 /*
- * A gRPC server: TLS 1.3, workers that run straight-line handlers, and parked calls that cost no thread. The door to
- * gRPC C core.
+ * A gRPC server: TLS 1.3, workers that run straight-line handlers of streams, calls of one message that are answered
+ * without waiting for the peer, and parked calls that cost no thread. The door to gRPC C core.
  *
  * For every call, in this order: the method must be in the table and have a handler here (else UNIMPLEMENTED); the
  * peer's certificate must have exactly one identity, of our federation (else UNAUTHENTICATED); the role must be allowed
@@ -25,14 +25,22 @@ struct peer {
 struct rpc_stream; /* the parts of one upload or download */
 struct rpc_ticket; /* a parked call */
 
-/* The next part of an upload. Data is valid until the next call. ERR_END only after a clean half-close by the client; a
- * cut, and a peer that is too slow (pace.h), is ERR_UNAVAILABLE, a missed deadline ERR_DEADLINE. The first part must be
- * a head, all others data. */
+/* An upload. The first part must be a head, all others data; the first data may come with the head. */
 MUST_CHECK enum err rpc_stream_head(struct rpc_stream *s, struct wire_head *ret_head);
-MUST_CHECK enum err rpc_stream_read(struct rpc_stream *s, struct bytes *ret_data);
-/* The parts of a download. */
+/*
+ * The data of the next message as it lies in memory: one or more stretches (at most 256), none of them empty, valid until
+ * the next call. ERR_END when all that the head announced has come, or after a clean half-close by the client: it is the
+ * handler that knows whether that is enough, and whether the last message had too much. A cut, a peer that is too slow
+ * (pace.h) and one that has to make room for others (hold.h) are ERR_UNAVAILABLE, a missed deadline ERR_DEADLINE.
+ */
+MUST_CHECK enum err rpc_stream_next(struct rpc_stream *s, const struct bytes **ret_pieces, size_t *ret_n);
+/* The parts of a download; n <= WIRE_CHUNK_SIZE. */
 MUST_CHECK enum err rpc_stream_send_head(struct rpc_stream *s, const struct wire_head *head);
-MUST_CHECK enum err rpc_stream_send(struct rpc_stream *s, const void *p, size_t n); /* n <= WIRE_CHUNK_SIZE */
+MUST_CHECK enum err rpc_stream_send(struct rpc_stream *s, const void *p, size_t n);
+/* The same without a copy: `p` must stay as it is until release(arg) is called, which happens exactly once, whatever is
+ * returned, on any thread, perhaps after the call has ended but before rpc_server_stop() returns. It must not block. */
+MUST_CHECK enum err rpc_stream_send_shared(struct rpc_stream *s, const void *p, size_t n, void (*release)(void *arg),
+					   void *arg);
 
 /* Answer a parked call; exactly once per ticket; thread: any. After it the ticket is gone. When the peer has gone
  * meanwhile, that is fine. */
@@ -55,14 +63,17 @@ struct rpc_server_config {
 	struct bytes key_pem, cert_pem /* leaf, then CA */, ca_pem;
 	bool client_certificates; /* required and verified, or not asked for (enrolment) */
 	const char *federation;
-	/* Threads that run handlers. Uploads and downloads leave some of them to calls of one message
-	 * (gate_streams_max()); a peer may have one at a time, and half of the workers in all (two at least). More is
-	 * answered ERR_UNAVAILABLE, for the same peer after a moment in which the call before may end. */
+	/* Threads that run handlers: a quarter of them, at least one, unary ones; the rest, at least one, uploads and
+	 * downloads. A peer has one of those at a time; more of the same peer is ERR_UNAVAILABLE after a moment in which
+	 * the one before may end. Streams of many peers wait for their turn; meanwhile slow ones must make room (hold.h).
+	 * Unary calls wait for their turn, too; a peer that has very many of them is answered ERR_UNAVAILABLE. */
 	size_t workers;
 	size_t parked_max;   /* parked calls in all; more are answered ERR_UNAVAILABLE */
 	int64_t patience_ms; /* how long a stream may stall; 0: PACE_PATIENCE_MS. See pace.h for the least rate. */
-	const struct rpc_handler *handlers;                        /* METHOD_COUNT of them */
-	enum err (*authorize)(void *ctx, const struct peer *peer); /* NULL: all */
+	int64_t room_ms; /* how long a slow stream may go on while others wait; 0: HOLD_MS. See hold.h for the rate. */
+	const struct rpc_handler *handlers; /* METHOD_COUNT of them */
+	/* NULL: all. Must be quick: one thread of the server asks for all calls of one message. */
+	enum err (*authorize)(void *ctx, const struct peer *peer);
 	/* A parked call's peer hung up, its deadline passed, or the same plant has called again. After this returns
 	 * true, the ticket must not be answered: the callee forgets it. Called without locks held; exactly one of
 	 * rpc_ticket_answer and this takes effect. Return false when the ticket is being answered already. thread: the

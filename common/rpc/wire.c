@@ -52,7 +52,12 @@ static const struct wire_field part_fields[] = {
 };
 static const struct wire_shape part_shape = {SHAPE(part, part, part_fields)};
 
-enum { PART_HEAD = 1, PART_DATA = 2, DATA_TAG = PART_DATA << 3 | WIRE_TYPE_BYTES };
+enum {
+	PART_HEAD = 1,
+	PART_DATA = 2,
+	HEAD_TAG = PART_HEAD << 3 | WIRE_TYPE_BYTES,
+	DATA_TAG = PART_DATA << 3 | WIRE_TYPE_BYTES
+};
 
 enum err wire_head_pack(const struct wire_head *in, struct buf *out)
 {
@@ -60,7 +65,12 @@ enum err wire_head_pack(const struct wire_head *in, struct buf *out)
 	return wire_codec_pack(&part_shape, &part, out);
 }
 
-enum err wire_part_unpack(struct bytes message, struct wire_head *ret_head, bool *ret_is_head, struct bytes *ret_data)
+enum err wire_head_unpack(struct bytes head, struct wire_head *ret_head)
+{
+	return wire_codec_unpack(&head_shape, head, ret_head);
+}
+
+enum err wire_part_unpack(struct bytes message, struct wire_head *ret_head, bool *ret_has_head, struct bytes *ret_data)
 {
 	struct wire_scan s = {.rest = message};
 	struct bytes head = {0}, data = {0};
@@ -79,18 +89,14 @@ enum err wire_part_unpack(struct bytes message, struct wire_head *ret_head, bool
 	}
 	if (e != ERR_END)
 		return err_add(e, "Part");
-	if (has_head == has_data)
-		return err_set(ERR_MALFORMED, "Part: must be either a head or data");
+	if (!has_head && !has_data)
+		return err_set(ERR_MALFORMED, "Part: has neither a head nor data");
 	if (data.n > WIRE_CHUNK_SIZE)
 		return err_set(ERR_MALFORMED, "data: %zu bytes are too long (at most %d)", data.n, WIRE_CHUNK_SIZE);
-	struct wire_head h;
 	if (has_head)
-		TRY(wire_codec_unpack(&head_shape, head, &h));
-	if (has_head)
-		*ret_head = h;
-	else
-		*ret_data = data;
-	*ret_is_head = has_head;
+		TRY(wire_head_unpack(head, ret_head));
+	*ret_data = data;
+	*ret_has_head = has_head;
 	return ERR_OK;
 }
 
@@ -114,4 +120,22 @@ size_t wire_data_prefix_parse(struct bytes begin, size_t message_n)
 	if (k == 0 || data_n > WIRE_CHUNK_SIZE || 1 + k + data_n != message_n)
 		return 0;
 	return 1 + k;
+}
+
+size_t wire_part_prefix_parse(struct bytes begin, size_t message_n, struct bytes *ret_head)
+{
+	uint64_t head_n;
+	if (begin.n == 0 || begin.p[0] != HEAD_TAG)
+		return 0;
+	size_t k = wire_scan_varint((struct bytes){begin.p + 1, begin.n - 1}, &head_n);
+	if (k == 0 || head_n > begin.n - 1 - k)
+		return 0;
+	struct bytes head = {begin.p + 1 + k, (size_t)head_n};
+	size_t n = 1 + k + head.n, data = 0;
+	if (n < message_n)
+		data = wire_data_prefix_parse((struct bytes){begin.p + n, begin.n - n}, message_n - n);
+	if (n < message_n && data == 0)
+		return 0;
+	*ret_head = head;
+	return n + data;
 }

@@ -229,9 +229,11 @@ void wire_jobs_free(struct wire_jobs *m);
 void wire_rounds_free(struct wire_rounds *m);
 void wire_watch_reply_free(struct wire_watch_reply *m);
 
-/* Parts of a stream. A Part is either a head or data. Data is not copied: the view points into `message`. */
-MUST_CHECK enum err wire_head_pack(const struct wire_head *in, struct buf *out);
-MUST_CHECK enum err wire_part_unpack(struct bytes message, struct wire_head *ret_head, bool *ret_is_head,
+/* Parts of a stream. A Part is a head, or data, or a head and the first data. Data is not copied: the view points into
+ * `message`. *ret_head is written when there is one; *ret_data is empty when there is none. */
+MUST_CHECK enum err wire_head_pack(const struct wire_head *in, struct buf *out);     /* a Part; data may follow */
+MUST_CHECK enum err wire_head_unpack(struct bytes head, struct wire_head *ret_head); /* the head itself */
+MUST_CHECK enum err wire_part_unpack(struct bytes message, struct wire_head *ret_head, bool *ret_has_head,
 				     struct bytes *ret_data);
 /* What stands before `n` bytes of data in a Part: at most 8 bytes, so data can be sent from where it lies. */
 enum { WIRE_DATA_PREFIX_MAX = 8 };
@@ -240,5 +242,9 @@ size_t wire_data_prefix(size_t n, uint8_t out[WIRE_DATA_PREFIX_MAX]);
  * follows it is data, so that the rest can be taken as it comes; 0 when wire_part_unpack() has to look at the whole
  * message. */
 size_t wire_data_prefix_parse(struct bytes begin, size_t message_n);
+/* The same for a head, with nothing but data behind it; *ret_head is a view of the head. WIRE_PART_PREFIX_MAX bytes are
+ * enough for every head of this version. */
+enum { WIRE_PART_PREFIX_MAX = 4 << 10 };
+size_t wire_part_prefix_parse(struct bytes begin, size_t message_n, struct bytes *ret_head);
 
 #endif

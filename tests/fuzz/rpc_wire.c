@@ -64,29 +64,37 @@ ROUND(watch_reply, wire_watch_reply, wire_watch_reply_free)
 
 static void round_part(struct bytes message)
 {
-	struct wire_head head, again;
-	struct bytes data = {0};
-	bool is_head;
-	struct bytes begin = {message.p, message.n < WIRE_DATA_PREFIX_MAX ? message.n : WIRE_DATA_PREFIX_MAX};
+	struct wire_head head, quick, again;
+	struct bytes data = {0}, none = {0}, view = {0};
+	bool has_head = false, is_head = false;
+	struct bytes begin = {message.p, message.n < WIRE_PART_PREFIX_MAX ? message.n : WIRE_PART_PREFIX_MAX};
 	size_t prefix = wire_data_prefix_parse(begin, message.n);
-	enum err e = wire_part_unpack(message, &head, &is_head, &data);
-	/* The fast path and the parser agree; an empty stretch of data is left to the reader of the stream. */
-	if (prefix > 0 && (e != ERR_OK || is_head || data.n != message.n - prefix || data.p != message.p + prefix))
+	size_t front = wire_part_prefix_parse(begin, message.n, &view);
+	enum err e = wire_part_unpack(message, &head, &has_head, &data);
+	/* The fast paths and the parser agree; an empty stretch of data is left to the reader of the stream. */
+	if (prefix > 0 && (e != ERR_OK || has_head || data.n != message.n - prefix || data.p != message.p + prefix))
+		abort();
+	if (prefix > 0 && front > 0)
+		abort();
+	if (front > 0 && (wire_head_unpack(view, &quick) == ERR_OK) != (e == ERR_OK))
 		abort();
 	if (e != ERR_OK)
 		return;
-	if (!is_head) {
-		if (data.n > WIRE_CHUNK_SIZE || data.p < message.p || data.p + data.n > message.p + message.n)
-			abort();
+	if (data.n > WIRE_CHUNK_SIZE)
+		abort();
+	if (data.n > 0 && (data.p < message.p || data.p + data.n > message.p + message.n))
+		abort();
+	if (front > 0 && (!has_head || data.n != message.n - front || (data.n > 0 && data.p != message.p + front)))
+		abort();
+	if (!has_head)
 		return;
-	}
 	struct buf first, second;
 	buf_init(&first, OUT_MAX);
 	buf_init(&second, OUT_MAX);
 	if (wire_head_pack(&head, &first) != ERR_OK ||
-	    wire_part_unpack(buf_bytes(&first), &again, &is_head, &data) != ERR_OK || !is_head)
+	    wire_part_unpack(buf_bytes(&first), &again, &is_head, &none) != ERR_OK || !is_head || none.n != 0)
 		abort();
-	if (wire_head_pack(&again, &second) != ERR_OK)
+	if (wire_head_pack(front > 0 ? &quick : &again, &second) != ERR_OK)
 		abort();
 	same(&first, &second);
 }

@@ -135,7 +135,8 @@ static inline enum err coordinator_fetch(void *ctx, const struct peer *peer, str
 /* What came of the update is kept over a cut, like a spool does. */
 static inline enum err coordinator_receive(struct coordinator *c, const struct wire_head *head, struct rpc_stream *in)
 {
-	struct bytes data;
+	const struct bytes *data;
+	size_t pieces = 0;
 	enum err err = ERR_OK;
 	pthread_mutex_lock(&c->lock);
 	size_t cut = next_cut(&c->cut_uploads);
@@ -148,14 +149,15 @@ static inline enum err coordinator_receive(struct coordinator *c, const struct w
 	}
 	pthread_mutex_unlock(&c->lock);
 	while (err == ERR_OK && cut > 0) {
-		err = rpc_stream_read(in, &data);
-		size_t n = err != ERR_OK ? 0 : data.n < cut ? data.n : cut;
-		pthread_mutex_lock(&c->lock);
-		if (n > 0)
-			ENSURE(buf_append(&c->part, data.p, n) == ERR_OK);
-		c->bytes_in += n;
-		pthread_mutex_unlock(&c->lock);
-		cut -= n;
+		err = rpc_stream_next(in, &data, &pieces);
+		for (size_t i = 0; err == ERR_OK && i < pieces && cut > 0; i++) {
+			size_t n = data[i].n < cut ? data[i].n : cut;
+			pthread_mutex_lock(&c->lock);
+			ENSURE(buf_append(&c->part, data[i].p, n) == ERR_OK);
+			c->bytes_in += n;
+			pthread_mutex_unlock(&c->lock);
+			cut -= n;
+		}
 	}
 	return cut == 0 ? err_set(ERR_UNAVAILABLE, "cut by the test") : err == ERR_END ? ERR_OK : err;
 }

@@ -7,6 +7,7 @@
 #include "base/file.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 /* What the handlers below do, and what they have seen. */
@@ -30,15 +31,20 @@ static enum err take_upload(void *ctx, const struct peer *peer, struct rpc_strea
 {
 	struct world *w = ctx;
 	struct wire_head head;
-	struct bytes data;
+	const struct bytes *data;
+	size_t pieces;
 	(void)peer;
 	TRY(rpc_stream_head(in, &head));
 	struct digester *d = digest_begin();
 	uint64_t n = 0;
 	enum err e;
-	for (e = rpc_stream_read(in, &data); e == ERR_OK; e = rpc_stream_read(in, &data)) {
-		digest_add(d, data.p, data.n);
-		n += data.n;
+	while ((e = rpc_stream_next(in, &data, &pieces)) == ERR_OK) {
+		assert_in_range(pieces, 1, 256);
+		for (size_t i = 0; i < pieces; i++) {
+			assert_true(data[i].n > 0);
+			digest_add(d, data[i].p, data[i].n);
+			n += data[i].n;
+		}
 	}
 	struct digest digest = digest_end(d);
 	pthread_mutex_lock(&w->lock);
@@ -63,6 +69,18 @@ static uint8_t *pattern(void)
 	return p;
 }
 
+/* What is sent without a copy must be given back, each time once. */
+static atomic_int lent, given_back;
+
+static void give_back(void *arg)
+{
+	atomic_int *times = arg;
+	if (atomic_fetch_add(times, 1) != 0)
+		abort();
+	free(times);
+	atomic_fetch_add(&given_back, 1);
+}
+
 static enum err give_download(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out)
 {
 	(void)ctx;
@@ -75,7 +93,14 @@ static enum err give_download(void *ctx, const struct peer *peer, struct bytes r
 	TRY(rpc_stream_send_head(out, &head));
 	for (uint64_t at = r.offset; at < BIG; at += WIRE_CHUNK_SIZE) {
 		size_t n = BIG - at < WIRE_CHUNK_SIZE ? BIG - at : WIRE_CHUNK_SIZE;
-		TRY(rpc_stream_send(out, pattern(), n));
+		/* Both ways in turn. */
+		if (at / WIRE_CHUNK_SIZE % 4 == 3) {
+			TRY(rpc_stream_send(out, pattern(), n));
+			continue;
+		}
+		atomic_int *times = mem_new(sizeof *times);
+		atomic_fetch_add(&lent, 1);
+		TRY(rpc_stream_send_shared(out, pattern(), n, give_back, times));
 	}
 	return ERR_OK;
 }
@@ -237,6 +262,8 @@ static void test_download(void **state)
 	digest_free(sink.d);
 	rpc_client_free(c);
 	rpc_server_stop(s, 1000);
+	assert_true(atomic_load(&lent) > 50);
+	assert_int_equal(atomic_load(&lent), atomic_load(&given_back));
 }
 
 /* In a test build every byte of every outgoing message is in the file; in a real one there is no such file. */

@@ -126,11 +126,12 @@ static enum err drain(void *ctx, const struct peer *peer, struct rpc_stream *in,
 	(void)peer;
 	(void)reply;
 	struct wire_head head;
-	struct bytes data;
+	const struct bytes *data;
+	size_t n;
 	TRY(rpc_stream_head(in, &head));
 	enter_and_wait();
 	for (;;)
-		TRY(rpc_stream_read(in, &data));
+		TRY(rpc_stream_next(in, &data, &n));
 }
 
 static const struct rpc_handler handlers[METHOD_COUNT] = {

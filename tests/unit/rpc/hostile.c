@@ -77,11 +77,13 @@ static void wait_while_held(void)
 
 static enum err read_all(struct rpc_stream *in)
 {
-	struct bytes data;
+	const struct bytes *data;
+	size_t n;
 	for (;;) {
-		TRY(rpc_stream_read(in, &data));
+		TRY(rpc_stream_next(in, &data, &n));
 		pthread_mutex_lock(&seen.lock);
-		seen.bytes += data.n;
+		for (size_t i = 0; i < n; i++)
+			seen.bytes += data[i].n;
 		seen.pieces++;
 		pthread_cond_broadcast(&seen.changed);
 		pthread_mutex_unlock(&seen.lock);
@@ -141,6 +143,14 @@ static bool never_gone(void *ctx, struct rpc_ticket *t)
 	return false;
 }
 
+static atomic_int lent, given_back;
+
+static void give_back(void *arg)
+{
+	(void)arg;
+	atomic_fetch_add(&given_back, 1);
+}
+
 static enum err give_endlessly(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out)
 {
 	(void)ctx;
@@ -153,8 +163,10 @@ static enum err give_endlessly(void *ctx, const struct peer *peer, struct bytes 
 	pthread_cond_broadcast(&seen.changed);
 	pthread_mutex_unlock(&seen.lock);
 	enum err e = rpc_stream_send_head(out, &head);
-	while (e == ERR_OK)
-		e = rpc_stream_send(out, zeros, sizeof zeros);
+	while (e == ERR_OK) {
+		atomic_fetch_add(&lent, 1);
+		e = rpc_stream_send_shared(out, zeros, sizeof zeros, give_back, NULL);
+	}
 	pthread_mutex_lock(&seen.lock);
 	seen.ended++;
 	seen.end = e;
@@ -165,6 +177,7 @@ static enum err give_endlessly(void *ctx, const struct peer *peer, struct bytes 
 
 static const struct rpc_handler handlers[METHOD_COUNT] = {
 	[METHOD_REPORT] = {.unary = echo},
+	[METHOD_ENROLL] = {.unary = echo},
 	[METHOD_REVOKE] = {.unary = echo},
 	[METHOD_FETCH] = {.download = give_endlessly},
 	[METHOD_UPLOAD_UPDATE] = {.upload = take_upload},
@@ -624,40 +637,408 @@ static enum err unary(struct rpc_client *c, enum method_id method)
 	return e;
 }
 
-/* As many uploads as there may be have stalled: everybody's calls of one message are answered all the same. */
-static void test_stalled_uploads_leave_workers(void **state)
+static void *stop_main(void *arg)
+{
+	rpc_server_stop(arg, 0);
+	return NULL;
+}
+
+/* Many peers of the same rights, each with a certificate of its own. */
+enum { CROWD = 12 };
+static struct fixture_id crowd[CROWD];
+
+static void crowd_make(void)
+{
+	for (size_t i = 0; i < CROWD; i++) {
+		char name[20];
+		snprintf(name, sizeof name, "crowd-%zu", i);
+		fixture_id_make(&crowd[i], &fixture.ca, ROLE_PLANT, name, NULL);
+	}
+}
+
+static void crowd_free(void)
+{
+	for (size_t i = 0; i < CROWD; i++)
+		fixture_id_free(&crowd[i]);
+}
+
+static struct raw raw_upload_of(const struct rpc_server *s, const struct fixture_id *id)
+{
+	struct raw r = raw_open(s, id, methods[METHOD_UPLOAD_UPDATE].path, LONG, GRPC_COMPRESS_NONE);
+	assert_true(raw_begin(&r) && raw_send_head(&r));
+	return r;
+}
+
+/* Every worker has a stalled upload: calls of one message are answered all the same. Further uploads wait, and all of them
+ * succeed when there is room again. */
+static void test_more_streams_than_workers(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(4, 0);
+	char text[200];
+	struct raw r[CROWD];
+	crowd_make();
+	for (size_t i = 0; i < CROWD; i++) {
+		r[i] = raw_upload_of(s, &crowd[i]);
+		if (i < 3)
+			seen_wait((int)i + 1, 0);
+	}
+	struct rpc_client *plant = fixture_client(s, &fixture.plant), *anna = fixture_client(s, &fixture.operator);
+	for (int i = 0; i < 10; i++) {
+		assert_ok(unary(plant, METHOD_REPORT));
+		assert_ok(unary(anna, METHOD_REVOKE));
+	}
+	assert_int_equal(seen_now().unary, 20);
+	assert_int_equal(seen_now().begun, 3);
+	for (size_t i = 0; i < CROWD; i++) {
+		assert_true(raw_send_data(&r[i], 1000) && raw_close(&r[i]));
+		assert_int_equal(raw_end(&r[i], text, sizeof text), GRPC_STATUS_OK);
+	}
+	assert_int_equal(seen_now().clean, CROWD);
+	assert_int_equal(seen_now().bytes, CROWD * 1000);
+	rpc_client_free(plant);
+	rpc_client_free(anna);
+	rpc_server_stop(s, 1000);
+	crowd_free();
+}
+
+/* What is taken of a stream that has no worker is its window, however much its peer would like to send. */
+static void test_waiting_stream_is_small(void **state)
 {
 	(void)state;
 	struct rpc_server *s = server_of(2, 0);
 	char text[200];
-	struct raw stalled = raw_upload(s, LONG);
-	assert_true(raw_send_head(&stalled) && raw_send_data(&stalled, 1000));
-	seen_wait_pieces(1);
-	struct rpc_client *plant = fixture_client(s, &fixture.plant), *plant2 = fixture_client(s, &fixture.plant2),
-			  *anna = fixture_client(s, &fixture.operator);
-	for (int i = 0; i < 10; i++) {
-		assert_ok(unary(plant, METHOD_REPORT));
-		assert_ok(unary(plant2, METHOD_REPORT));
-		assert_ok(unary(anna, METHOD_REVOKE));
-		struct raw other =
-			raw_open(s, &fixture.plant2, methods[METHOD_UPLOAD_UPDATE].path, LONG, GRPC_COMPRESS_NONE);
-		assert_true(raw_begin(&other));
-		assert_int_equal(raw_end(&other, text, sizeof text), GRPC_STATUS_UNAVAILABLE);
-		assert_string_equal(
-			text,
-			"unavailable: as many uploads and downloads as fit (1) are running; try again in a moment");
+	enum { WAITING = 3, EACH = 64 << 10, AT_MOST = 512 << 10 };
+	struct raw r[WAITING];
+	crowd_make();
+	/* One runs, one waits at the gate, one in gRPC's queue. */
+	for (size_t i = 0; i < WAITING; i++) {
+		r[i] = raw_upload_of(s, &crowd[i]);
+		if (i == 0)
+			seen_wait(1, 0);
 	}
-	assert_int_equal(seen_now().unary, 30);
-	assert_int_equal(seen_now().begun, 1);
-	/* The place is free again after it. */
-	assert_true(raw_close(&stalled));
-	assert_int_equal(raw_end(&stalled, text, sizeof text), GRPC_STATUS_OK);
-	struct raw other = raw_open(s, &fixture.plant2, methods[METHOD_UPLOAD_UPDATE].path, LONG, GRPC_COMPRESS_NONE);
-	assert_true(raw_begin(&other) && raw_send_head(&other) && raw_close(&other));
-	assert_int_equal(raw_end(&other, text, sizeof text), GRPC_STATUS_OK);
+	static const uint8_t zeros[EACH];
+	uint8_t prefix[WIRE_DATA_PREFIX_MAX];
+	size_t k = wire_data_prefix(EACH, prefix), taken = 0;
+	int tag;
+	grpc_byte_buffer *message = NULL;
+	grpc_event event;
+	do {
+		if (message != NULL)
+			grpc_byte_buffer_destroy(message);
+		message = payload_new(bytes_of(prefix, k), bytes_of(zeros, EACH));
+		grpc_op op = {.op = GRPC_OP_SEND_MESSAGE};
+		op.data.send_message.send_message = message;
+		assert_int_equal(grpc_call_start_batch(r[WAITING - 1].call, &op, 1, &tag, NULL), GRPC_CALL_OK);
+		gpr_timespec soon = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(300, GPR_TIMESPAN));
+		event = grpc_completion_queue_pluck(r[WAITING - 1].cq, &tag, soon, NULL);
+		taken += event.type == GRPC_OP_COMPLETE ? EACH : 0;
+		assert_true(taken <= AT_MOST);
+	} while (event.type == GRPC_OP_COMPLETE);
+	for (size_t i = 0; i < WAITING; i++) {
+		if (i == WAITING - 1)
+			assert_true(
+				grpc_completion_queue_pluck(r[i].cq, &tag, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL)
+					.success);
+		assert_true(raw_close(&r[i]));
+		assert_int_equal(raw_end(&r[i], text, sizeof text), GRPC_STATUS_OK);
+	}
+	grpc_byte_buffer_destroy(message);
+	assert_int_equal(seen_now().bytes, taken + EACH);
+	rpc_server_stop(s, 1000);
+	crowd_free();
+}
+
+/* Streams that have no worker yet when the server stops: their peers may try again, their handlers never run. */
+static void test_stop_with_waiting_streams(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(2, 0);
+	char text[200];
+	struct raw r[CROWD];
+	crowd_make();
+	for (size_t i = 0; i < CROWD; i++) {
+		r[i] = raw_upload_of(s, &crowd[i]);
+		if (i == 0)
+			seen_wait(1, 0);
+	}
+	rpc_server_stop(s, 0);
+	assert_int_equal(seen_now().begun, seen_now().ended);
+	assert_int_equal(seen_now().clean, 0);
+	for (size_t i = 0; i < CROWD; i++) {
+		grpc_status_code status = raw_end(&r[i], text, sizeof text);
+		if (status != GRPC_STATUS_UNAVAILABLE && status != GRPC_STATUS_CANCELLED)
+			fail_msg("stream %zu: %d: %s", i, (int)status, text);
+	}
+	crowd_free();
+}
+
+/* All workers are held by streams that bring nothing, one way or another: each newcomer gets the place of one of them. */
+static void test_slow_streams_make_room(void **state)
+{
+	(void)state;
+	struct rpc_server *s;
+	struct rpc_server_config config = fixture_server_config(handlers, NULL);
+	config.gone = never_gone;
+	config.workers = 4;
+	config.room_ms = 300;
+	seen_reset();
+	assert_ok(rpc_server_start(&config, &s));
+	static const char says[] =
+		"unavailable: others are waiting and your connection is slow; go on at your offset later";
+	char text[200];
+	/* One sends nothing, one has sent something and stalls, one takes nothing. */
+	struct raw slow[3] = {raw_upload_of(s, &fixture.plant), raw_upload_of(s, &fixture.plant2),
+			      raw_open(s, &fixture.operator, methods[METHOD_FETCH].path, LONG, GRPC_COMPRESS_NONE)};
+	assert_true(raw_send_data(&slow[1], 1000));
+	assert_true(raw_begin(&slow[2]) && raw_send(&slow[2], bytes_str("x"), nothing()) && raw_close(&slow[2]));
+	seen_wait(3, 0);
+	/* Nobody waits: they may be slow. */
+	clock_sleep_ms(2 * config.room_ms);
+	assert_int_equal(seen_now().ended, 0);
+	crowd_make();
+	struct raw r[3];
+	for (int i = 0; i < 3; i++) {
+		r[i] = raw_upload_of(s, &crowd[i]);
+		/* The newcomers may become slow in their turn: who makes room is the slowest. */
+		seen_wait(4 + i, 1 + i);
+	}
+	assert_int_equal(seen_now().end, ERR_UNAVAILABLE);
+	for (int i = 0; i < 3; i++) {
+		(void)raw_close(&r[i]);
+		grpc_status_code status = raw_end(&r[i], text, sizeof text);
+		assert_true(status == GRPC_STATUS_OK || (status == GRPC_STATUS_UNAVAILABLE && strcmp(text, says) == 0));
+	}
+	int cut = 0;
+	for (int i = 0; i < 3; i++) {
+		if (i < 2)
+			(void)raw_close(&slow[i]);
+		else
+			grpc_call_cancel(slow[i].call, NULL);
+		cut += raw_end(&slow[i], text, sizeof text) == GRPC_STATUS_UNAVAILABLE && strcmp(text, says) == 0;
+	}
+	assert_true(cut >= 1);
+	rpc_server_stop(s, 1000);
+	crowd_free();
+}
+
+/* A peer's calls of one message are few at a time, however many connections it has; others do not notice. And answers
+ * that nobody takes hold no thread. */
+static void test_unary_flood(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(4, 0);
+	char text[200];
+	enum { MANY = 40, TAKEN = 16 };
+	struct raw r[MANY];
+	hold(true);
+	/* One connection has room for four of them. */
+	for (size_t i = 0; i < MANY; i++) {
+		r[i] = raw_open(s, &fixture.plant, methods[METHOD_REPORT].path, LONG, GRPC_COMPRESS_NONE);
+		assert_true(raw_begin(&r[i]) && raw_send(&r[i], bytes_str("x"), nothing()) && raw_close(&r[i]));
+	}
+	/* Those over the bound are answered while the others wait for the one thread. */
+	struct rpc_server_stats stats;
+	do {
+		clock_sleep_ms(5);
+		rpc_server_get_stats(s, &stats);
+	} while (stats.calls < MANY);
+	hold(false);
+	struct rpc_client *other = fixture_client(s, &fixture.plant2);
+	assert_ok(unary(other, METHOD_REPORT));
+	rpc_client_free(other);
+	int ok = 0, busy = 0;
+	for (size_t i = 0; i < MANY; i++) {
+		grpc_status_code status = raw_end(&r[i], text, sizeof text);
+		ok += status == GRPC_STATUS_OK;
+		busy += status == GRPC_STATUS_UNAVAILABLE && strstr(text, "calls of yours are being answered") != NULL;
+	}
+	assert_int_equal(ok, TAKEN);
+	assert_int_equal(busy, MANY - TAKEN);
+	rpc_server_stop(s, 1000);
+}
+
+/* Where peers are not known, all of them together have so many calls that have not ended. */
+static void test_flood_by_nobody(void **state)
+{
+	(void)state;
+	enum { MANY = 80, TAKEN = 64 };
+	struct rpc_server *s;
+	struct rpc_server_config config = fixture_server_config(handlers, NULL);
+	config.gone = never_gone;
+	config.client_certificates = false;
+	config.workers = 2;
+	seen_reset();
+	assert_ok(rpc_server_start(&config, &s));
+	char text[200];
+	struct raw r[MANY];
+	hold(true);
+	for (size_t i = 0; i < MANY; i++) {
+		r[i] = raw_open(s, &fixture.plant, methods[METHOD_ENROLL].path, LONG, GRPC_COMPRESS_NONE);
+		assert_true(raw_begin(&r[i]) && raw_send(&r[i], bytes_str("x"), nothing()));
+	}
+	struct rpc_server_stats stats;
+	do {
+		clock_sleep_ms(5);
+		rpc_server_get_stats(s, &stats);
+	} while (stats.calls < MANY);
+	hold(false);
+	int ok = 0, busy = 0;
+	for (size_t i = 0; i < MANY; i++) {
+		grpc_status_code status = raw_end(&r[i], text, sizeof text);
+		ok += status == GRPC_STATUS_OK;
+		busy += status == GRPC_STATUS_UNAVAILABLE && strstr(text, "too many calls") != NULL;
+	}
+	assert_int_equal(ok, TAKEN);
+	assert_int_equal(busy, MANY - TAKEN);
+	assert_int_equal(seen_now().unary, TAKEN);
+	/* And then there is room again. */
+	struct raw again = raw_open(s, &fixture.plant, methods[METHOD_ENROLL].path, LONG, GRPC_COMPRESS_NONE);
+	assert_true(raw_begin(&again) && raw_send(&again, bytes_str("x"), nothing()) && raw_close(&again));
+	assert_int_equal(raw_end(&again, text, sizeof text), GRPC_STATUS_OK);
+	rpc_server_stop(s, 1000);
+}
+
+/* Requests that are never finished, from more calls than there are threads. */
+static void test_unfinished_requests(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(4, 0);
+	char text[200];
+	struct raw r[CROWD];
+	crowd_make();
+	for (size_t i = 0; i < CROWD; i++) {
+		r[i] = raw_open(s, &crowd[i], methods[METHOD_REPORT].path, LONG, GRPC_COMPRESS_NONE);
+		assert_true(raw_begin(&r[i]));
+	}
+	struct rpc_client *plant = fixture_client(s, &fixture.plant);
+	for (int i = 0; i < 5; i++)
+		assert_ok(unary(plant, METHOD_REPORT));
+	assert_int_equal(seen_now().unary, 5);
+	/* Late, but whole. */
+	for (size_t i = 0; i < CROWD; i++) {
+		assert_true(raw_send(&r[i], bytes_str("x"), nothing()) && raw_close(&r[i]));
+		assert_int_equal(raw_end(&r[i], text, sizeof text), GRPC_STATUS_OK);
+	}
 	rpc_client_free(plant);
-	rpc_client_free(plant2);
-	rpc_client_free(anna);
+	rpc_server_stop(s, 1000);
+	crowd_free();
+}
+
+/* Calls that wait for their turn when the grace is over are not run any more. */
+static void test_stop_with_queued_calls(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(4, 0);
+	char text[200];
+	struct raw r[CROWD];
+	struct stopping {
+		pthread_t thread;
+		struct rpc_server *server;
+	} stopping = {.server = s};
+	crowd_make();
+	hold(true);
+	for (size_t i = 0; i < CROWD; i++) {
+		r[i] = raw_open(s, &crowd[i], methods[METHOD_REPORT].path, LONG, GRPC_COMPRESS_NONE);
+		assert_true(raw_begin(&r[i]) && raw_send(&r[i], bytes_str("x"), nothing()) && raw_close(&r[i]));
+	}
+	struct rpc_server_stats stats;
+	do {
+		clock_sleep_ms(5);
+		rpc_server_get_stats(s, &stats);
+	} while (stats.calls < CROWD);
+	while (seen_now().unary == 0)
+		clock_sleep_ms(5);
+	assert_int_equal(pthread_create(&stopping.thread, NULL, stop_main, stopping.server), 0);
+	/* The peers are told before the handler has ended. */
+	for (size_t i = 0; i < CROWD; i++)
+		assert_int_equal(raw_end(&r[i], text, sizeof text), GRPC_STATUS_UNAVAILABLE);
+	hold(false);
+	pthread_join(stopping.thread, NULL);
+	assert_int_equal(seen_now().unary, 1);
+	crowd_free();
+}
+
+/* A head and the first data in one message: the whole upload, and the beginning of one. */
+static void test_head_with_data(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(4, 0);
+	char text[200];
+	static const uint8_t zeros[300000];
+	for (int i = 0; i < 5; i++) {
+		static const size_t sizes[] = {1, 100, 5000, 100000, 300000};
+		uint8_t prefix[WIRE_DATA_PREFIX_MAX];
+		struct buf head;
+		struct wire_head h = {.size = sizes[i] + 10, .offset = 10, .digest = {{1}}};
+		seen_reset();
+		buf_init(&head, 10000);
+		assert_ok(wire_head_pack(&h, &head));
+		assert_ok(buf_append(&head, prefix, wire_data_prefix(sizes[i], prefix)));
+		struct raw r = raw_upload(s, LONG);
+		/* All that was announced has come: no half-close is waited for. */
+		assert_true(raw_send(&r, buf_bytes(&head), bytes_of(zeros, sizes[i])));
+		assert_int_equal(raw_end(&r, text, sizeof text), GRPC_STATUS_OK);
+		assert_int_equal(seen_now().bytes, sizes[i]);
+		assert_int_equal(seen_now().pieces, 1);
+		assert_int_equal(seen_now().clean, 1);
+		buf_deinit(&head);
+	}
+	/* More follows; more than was announced is for the handler to see, when it comes in one message. */
+	for (int over = 0; over < 2; over++) {
+		struct buf head;
+		struct wire_head h = {.size = 1000, .digest = {{1}}};
+		seen_reset();
+		buf_init(&head, 10000);
+		assert_ok(wire_head_pack(&h, &head));
+		assert_ok(buf_append(&head,
+				     "\x12\x03"
+				     "abc",
+				     5));
+		struct raw r = raw_upload(s, LONG);
+		assert_true(raw_send(&r, buf_bytes(&head), nothing()));
+		assert_true(raw_send_data(&r, (size_t)(997 + over)));
+		assert_int_equal(raw_end(&r, text, sizeof text), GRPC_STATUS_OK);
+		assert_int_equal(seen_now().bytes, 1000 + over);
+		assert_int_equal(seen_now().pieces, 2);
+		buf_deinit(&head);
+	}
+	rpc_server_stop(s, 1000);
+}
+
+/* A message in very many stretches. */
+static void test_many_stretches(void **state)
+{
+	(void)state;
+	struct rpc_server *s = server_of(4, 0);
+	char text[200];
+	enum { N = 3000, EACH = 40 };
+	static const uint8_t zeros[EACH];
+	grpc_slice slices[N];
+	uint8_t prefix[WIRE_DATA_PREFIX_MAX];
+	slices[0] =
+		grpc_slice_from_copied_buffer((const char *)prefix, wire_data_prefix((size_t)(N - 1) * EACH, prefix));
+	for (size_t i = 1; i < N; i++)
+		slices[i] = grpc_slice_from_copied_buffer((const char *)zeros, EACH);
+	grpc_byte_buffer *message = grpc_raw_byte_buffer_create(slices, N);
+	struct payload p = {0};
+	struct wire_head head;
+	assert_ok(payload_open(&p, grpc_byte_buffer_copy(message), 1 << 20, &head));
+	assert_false(p.has_head);
+	assert_int_equal(p.n, 1);
+	assert_int_equal(p.v[0].n, (N - 1) * EACH);
+	payload_close(&p);
+	struct raw r = raw_upload(s, LONG);
+	assert_true(raw_send_head(&r));
+	grpc_op op = {.op = GRPC_OP_SEND_MESSAGE};
+	op.data.send_message.send_message = message;
+	assert_true(raw_do(&r, op));
+	assert_true(raw_close(&r));
+	assert_int_equal(raw_end(&r, text, sizeof text), GRPC_STATUS_OK);
+	assert_int_equal(seen_now().bytes, (N - 1) * EACH);
+	for (size_t i = 0; i < N; i++)
+		grpc_slice_unref(slices[i]);
+	grpc_byte_buffer_destroy(message);
 	rpc_server_stop(s, 1000);
 }
 
@@ -706,6 +1087,9 @@ static void test_stalled_streams_are_cut(void **state)
 		assert_string_equal(text, says);
 	}
 	rpc_server_stop(s, 1000);
+	/* Also by peers that took nothing. */
+	assert_true(atomic_load(&lent) > 0);
+	assert_int_equal(atomic_load(&lent), atomic_load(&given_back));
 }
 
 /* A handler that takes its time is not the peer's fault. */
@@ -738,7 +1122,16 @@ int main(void)
 		cmocka_unit_test(test_shutdown_in_an_upload),
 		cmocka_unit_test(test_back_pressure),
 		cmocka_unit_test(test_two_uploads),
-		cmocka_unit_test(test_stalled_uploads_leave_workers),
+		cmocka_unit_test(test_more_streams_than_workers),
+		cmocka_unit_test(test_waiting_stream_is_small),
+		cmocka_unit_test(test_stop_with_waiting_streams),
+		cmocka_unit_test(test_slow_streams_make_room),
+		cmocka_unit_test(test_unary_flood),
+		cmocka_unit_test(test_flood_by_nobody),
+		cmocka_unit_test(test_unfinished_requests),
+		cmocka_unit_test(test_stop_with_queued_calls),
+		cmocka_unit_test(test_head_with_data),
+		cmocka_unit_test(test_many_stretches),
 		cmocka_unit_test(test_one_worker),
 		cmocka_unit_test(test_stalled_streams_are_cut),
 		cmocka_unit_test(test_slow_handler_is_patient),

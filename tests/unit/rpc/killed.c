@@ -24,13 +24,15 @@ static enum err take_upload(void *ctx, const struct peer *peer, struct rpc_strea
 	(void)peer;
 	(void)reply;
 	struct wire_head head;
-	struct bytes data;
+	const struct bytes *data;
+	size_t n;
 	TRY(rpc_stream_head(in, &head));
 	enum err e = ERR_OK;
 	while (e == ERR_OK) {
-		e = rpc_stream_read(in, &data);
+		e = rpc_stream_next(in, &data, &n);
 		pthread_mutex_lock(&seen.lock);
-		seen.bytes += e == ERR_OK ? data.n : 0;
+		for (size_t i = 0; e == ERR_OK && i < n; i++)
+			seen.bytes += data[i].n;
 		seen.end = e;
 		seen.upload_ended = e != ERR_OK;
 		pthread_cond_broadcast(&seen.changed);

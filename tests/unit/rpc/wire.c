@@ -408,6 +408,49 @@ static void test_data_parts(void **state)
 	assert_int_equal(wire_data_prefix_parse(bytes_of(NULL, 0), 0), 0);
 }
 
+/* A head and the first data in one message: the fast path and the parser agree, also on messages of later versions. */
+static void test_head_with_data(void **state)
+{
+	(void)state;
+	static const size_t sizes[] = {0, 1, 127, 128, 5000, WIRE_CHUNK_SIZE};
+	struct wire_head in = {.size = 77, .offset = 7, .digest = digest()}, out;
+	struct bytes data, view;
+	bool has_head;
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		size_t n = sizes[i];
+		uint8_t prefix[WIRE_DATA_PREFIX_MAX];
+		buf_reset(&packed);
+		assert_int_equal(wire_head_pack(&in, &packed), ERR_OK);
+		size_t head_n = packed.n;
+		if (n > 0) {
+			assert_int_equal(buf_append(&packed, prefix, wire_data_prefix(n, prefix)), ERR_OK);
+			assert_int_equal(buf_reserve(&packed, n), ERR_OK);
+			memset(packed.p + packed.n, 0x12, n);
+			packed.n += n;
+		}
+		memset(&out, 0, sizeof out);
+		assert_int_equal(wire_part_unpack(buf_bytes(&packed), &out, &has_head, &data), ERR_OK);
+		assert_true(has_head);
+		assert_int_equal(out.offset, 7);
+		assert_int_equal(data.n, n);
+		/* The first bytes are enough. */
+		size_t known = packed.n < head_n + WIRE_DATA_PREFIX_MAX ? packed.n : head_n + WIRE_DATA_PREFIX_MAX;
+		size_t front = wire_part_prefix_parse(bytes_of(packed.p, known), packed.n, &view);
+		assert_int_equal(front, packed.n - n);
+		assert_int_equal(wire_head_unpack(view, &out), ERR_OK);
+		assert_int_equal(out.size, 77);
+		assert_int_equal(wire_data_prefix_parse(bytes_of(packed.p, known), packed.n), 0);
+		/* Cut in the head, or another length: the parser's business. */
+		assert_int_equal(wire_part_prefix_parse(bytes_of(packed.p, head_n - 1), packed.n, &view), 0);
+		assert_int_equal(wire_part_prefix_parse(bytes_of(packed.p, known), packed.n + 1, &view), 0);
+		assert_int_equal(buf_append(&packed, "\x1a\x01x", 3), ERR_OK);
+		assert_int_equal(wire_part_prefix_parse(buf_bytes(&packed), packed.n, &view), 0);
+		assert_int_equal(wire_part_unpack(buf_bytes(&packed), &out, &has_head, &data), ERR_OK);
+		assert_true(has_head && data.n == n);
+	}
+	assert_int_equal(wire_part_prefix_parse(bytes_of(NULL, 0), 0, &view), 0);
+}
+
 static void test_bad_parts(void **state)
 {
 	(void)state;
@@ -423,7 +466,7 @@ static void test_bad_parts(void **state)
 		{"\x12\xff\xff\xff\xff\x0f", 6},
 		{"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11},
 		{"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 11},
-		{"\x0a\x00\x12\x01x", 5}, /* both */
+		{"\x0a\x00\x12\x01x", 5}, /* a head without a digest, and data */
 		{"\x0a\x00", 2},          /* a head without a digest */
 		{"\x10\x05", 2},          /* data as a number */
 		{"\x13", 1},              /* a group */
@@ -830,23 +873,15 @@ static void test_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_enrolment),
-		cmocka_unit_test(test_tasks),
-		cmocka_unit_test(test_plant_messages),
-		cmocka_unit_test(test_heads),
-		cmocka_unit_test(test_data_parts),
-		cmocka_unit_test(test_bad_parts),
-		cmocka_unit_test(test_operator_messages),
-		cmocka_unit_test(test_lists),
-		cmocka_unit_test(test_list_limit),
-		cmocka_unit_test(test_pack_limit),
-		cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_bad_digests),
-		cmocka_unit_test(test_bad_texts),
-		cmocka_unit_test(test_bad_numbers),
-		cmocka_unit_test(test_bad_sizes),
-		cmocka_unit_test(test_later_version),
-		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_enrolment),      cmocka_unit_test(test_tasks),
+		cmocka_unit_test(test_plant_messages), cmocka_unit_test(test_heads),
+		cmocka_unit_test(test_data_parts),     cmocka_unit_test(test_head_with_data),
+		cmocka_unit_test(test_bad_parts),      cmocka_unit_test(test_operator_messages),
+		cmocka_unit_test(test_lists),          cmocka_unit_test(test_list_limit),
+		cmocka_unit_test(test_pack_limit),     cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_bad_digests),    cmocka_unit_test(test_bad_texts),
+		cmocka_unit_test(test_bad_numbers),    cmocka_unit_test(test_bad_sizes),
+		cmocka_unit_test(test_later_version),  cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests(tests, begin, end);
 }
