@@ -59,7 +59,7 @@ struct run {
 	struct file *base, *out;   /* owned */
 	struct digester *digester; /* owned: of the new file */
 	struct input *inputs;      /* owned */
-	int64_t total;             /* sum of the weights */
+	int64_t total;             /* sum of `full` */
 	int64_t *sum;              /* owned: (BLOCK) */
 	int32_t *q;                /* owned: (BLOCK) */
 	float *values;             /* owned: (BLOCK) */
@@ -159,7 +159,9 @@ static enum err open_inputs(struct run *r)
 		struct input *in = &r->inputs[i];
 		in->about = &job->inputs[i];
 		TRY(fixed_check_cohort(1, in->about->weight > 0 ? (uint64_t)in->about->weight : 0));
-		r->total += in->about->weight;
+		int64_t full = in->about->full != 0 ? in->about->full : in->about->weight;
+		TRY(fixed_check_cohort(1, full >= in->about->weight ? (uint64_t)full : 0));
+		r->total += full;
 		TRY(open_input(in->about, manifest_update_bytes(job->manifest), &in->file));
 		if (i >= OPEN_MAX) {
 			file_close(in->file);
@@ -328,7 +330,7 @@ static enum err write_model(struct run *r, const char *part_path)
 	}
 	ENSURE(r->summed == r->job->manifest->n_travel && r->used == r->n_sum);
 	TRY(compare_digests(r));
-	TRY(file_sync(r->out));
+	TRY(file_sync_content(r->out));
 	return file_rename(part_path, r->job->out_path);
 }
 

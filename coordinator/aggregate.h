@@ -14,8 +14,9 @@
 
 struct aggregate_input {
 	const char *path;            /* spooled update */
-	int64_t weight;              /* samples, 1 .. FIXED_WEIGHT_MAX */
+	int64_t weight;              /* samples, 1 .. FIXED_WEIGHT_MAX; less than `full` when it came late */
 	const struct digest *digest; /* what was sealed; NULL: the content is not compared with it */
+	int64_t full;                /* its part of the divisor, weight .. FIXED_WEIGHT_MAX; 0: as `weight` */
 };
 
 struct aggregate_job {

@@ -3,19 +3,27 @@
  *
  * What a function reads of its run without the lock cannot change meanwhile: `closing` keeps updates out of an open round, and a round
  * that is not open takes none; the seats' digests and weights are therefore settled.
+ *
+ * What a round costs in syncs, beside its updates: the commit of the seal, the content of the new model, the directory that gets its name,
+ * the commit of the end. round.c says why these, and why no more.
  */
 #include "coordinator/engine_parts.h"
 
 #include "base/log.h"
 #include "coordinator/aggregate.h"
 #include "coordinator/spool.h"
+#include "coordinator/staleness.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { IO_TRIES = 3 }; /* before a stopped job gives up a round that cannot be read or written */
+enum {
+	IO_TRIES = 3, /* before a stopped job gives up a round that cannot be read or written */
+	FRESH_MS =
+		10 * 60000, /* so young an update, whose bytes this process has checked, is still in the page cache */
+};
 
 static enum round_action tell_round(struct engine *e, struct run *r, enum round_event event)
 {
@@ -51,8 +59,8 @@ static enum err seal(struct engine *e, struct run *r)
 {
 	struct digest digest = run_seal(r);
 	TRY(db_round_seal(e->config.db, r->id, r->round.number, &digest));
-	log_info("round", "sealed job=%" PRIu64 " round=%" PRIu32 " updates=%" PRIu32 "/%" PRIu32, r->id,
-		 r->round.number, r->round.accepted, r->round.cohort);
+	log_info("round", "sealed job=%" PRIu64 " round=%" PRIu32 " updates=%" PRIu32 "/%" PRIu32 " goal=%" PRIu32,
+		 r->id, r->round.number, r->round.accepted, r->round.cohort, r->round.goal);
 	advance(e, r, ROUND_EVENT_SEALED);
 	return ERR_OK;
 }
@@ -74,7 +82,7 @@ static enum err run_rule(struct engine *e, struct run *r, const struct aggregate
 			 struct digest *ret_model, uint64_t *ret_size)
 {
 	char base[PATH_SIZE], temp[PATH_SIZE], name[64];
-	struct digest made, stored;
+	struct digest made;
 	uint64_t size;
 	snprintf(name, sizeof name, "job-%" PRIu64 "-round-%" PRIu32, r->id, r->round.number);
 	struct json *meta = lineage(e, r);
@@ -90,31 +98,57 @@ static enum err run_rule(struct engine *e, struct run *r, const struct aggregate
 	};
 	enum err err = aggregate_run(&job, &made, &size);
 	if (err == ERR_OK)
-		err = store_adopt(e->config.store, temp, &made, &stored, &size);
+		err = store_take(e->config.store, temp, &made);
 	json_free(meta);
 	TRY(err);
-	*ret_model = stored;
+	*ret_model = made;
 	*ret_size = size;
 	return ERR_OK;
+}
+
+/* What the accepted updates count, by plant. */
+static struct staleness *weigh(const struct run *r)
+{
+	struct staleness *v = mem_array(r->round.accepted, sizeof *v);
+	size_t n = 0;
+	for (size_t i = 0; i < r->n_seats; i++) {
+		const struct seat *s = &r->seats[i];
+		if (!s->accepted)
+			continue;
+		ENSURE(n < r->round.accepted && s->base_round <= r->round.number);
+		v[n++] = (struct staleness){.samples = s->samples, .late = r->round.number - s->base_round};
+	}
+	ENSURE(n == r->round.accepted);
+	staleness_weigh(v, n, (enum job_late_weight)r->plan->config.late_weight);
+	return v;
+}
+
+/* An update that this process has received and checked, and whose bytes have not left its memory since, is not hashed again. */
+static bool is_trusted(const struct seat *s, int64_t now_ms)
+{
+	return s->verified && now_ms >= s->time_ms && now_ms - s->time_ms < FRESH_MS;
 }
 
 static enum err combine(struct engine *e, struct run *r, struct digest *ret_model, uint64_t *ret_size)
 {
 	struct aggregate_input *inputs = mem_array(r->round.accepted, sizeof *inputs);
 	char(*paths)[PATH_SIZE] = mem_array(r->round.accepted, sizeof *paths);
+	struct staleness *weights = weigh(r);
+	int64_t now = engine_wall_ms(e);
 	size_t n = 0;
 	for (size_t i = 0; i < r->n_seats; i++) {
 		const struct seat *s = &r->seats[i];
 		if (!s->accepted)
 			continue;
-		ENSURE(n < r->round.accepted);
-		struct spool_key key = {.job = r->id, .round = r->round.number, .plant = s->plant};
+		struct spool_key key = {.job = r->id, .round = s->base_round, .plant = s->plant};
 		inputs[n] = (struct aggregate_input){.path = spool_path(e->config.dir, &key, paths[n]),
-						     .weight = (int64_t)s->samples,
-						     .digest = &s->digest};
+						     .weight = weights[n].weight,
+						     .full = weights[n].full,
+						     .digest = is_trusted(s, now) ? NULL : &s->digest};
 		n++;
 	}
 	enum err err = run_rule(e, r, inputs, n, ret_model, ret_size);
+	free(weights);
 	free(inputs);
 	free(paths);
 	return err;
@@ -122,8 +156,7 @@ static enum err combine(struct engine *e, struct run *r, struct digest *ret_mode
 
 static enum err abandon(struct engine *e, struct run *r, const char *reason);
 
-/* The sealed updates give no model, today or ever: the round ends without one. The machine has no such way out, because nothing that an
- * operator or the clock does may lead here. */
+/* The sealed updates give no model, today or ever: the round ends without one. Nothing that an operator or the clock does leads here. */
 static enum err give_up(struct engine *e, struct run *r)
 {
 	char reason[DB_REASON_SIZE];
@@ -142,7 +175,6 @@ static enum err aggregate(struct engine *e, struct run *r)
 		return err;
 	if (err != ERR_OK)
 		return give_up(e, r);
-	TRY(db_round_aggregated(e->config.db, r->id, r->round.number, &model, size));
 	log_info("round", "aggregated job=%" PRIu64 " round=%" PRIu32 " model=%s", r->id, r->round.number,
 		 digest_format(&model, text));
 	pthread_mutex_lock(&e->lock);
@@ -158,6 +190,7 @@ static enum err aggregate(struct engine *e, struct run *r)
 /* What comes after the round: another one, or the end of the job. */
 struct sequel {
 	struct round_row next;
+	struct blob *base_copy; /* of the next round; owned */
 	bool has_next;
 	enum wire_job_state state;
 	char reason[DB_REASON_SIZE];
@@ -174,20 +207,19 @@ static void open_next(struct engine *e, struct run *r, const struct digest *base
 	if (run_next_round(r, e->config.registry, base, base_size, engine_wall_ms(e), &s->next) == ERR_OK) {
 		s->has_next = true;
 		s->state = WIRE_JOB_RUNNING;
+		s->base_copy = engine_copy_base(e, &s->next);
 	} else {
 		end_with(s, WIRE_JOB_FAILED, err_text());
 	}
 }
 
 /* In memory what is durable already. */
-static void install(struct engine *e, struct run *r, const struct round_close *c, const struct sequel *s)
+static void install(struct engine *e, struct run *r, const struct round_close *c, struct sequel *s)
 {
 	struct notices notices = {0};
 	pthread_mutex_lock(&e->lock);
-	/* Giving a sealed round up is not the machine's: see give_up(). */
-	if (r->round.phase != ROUND_SEALED)
-		ENSURE(tell_round(e, r, c->phase == ROUND_COMMITTED ? ROUND_EVENT_COMMITTED : ROUND_EVENT_ABANDONED) ==
-		       ROUND_NEXT);
+	ENSURE(tell_round(e, r, c->phase == ROUND_COMMITTED ? ROUND_EVENT_COMMITTED : ROUND_EVENT_ABANDONED) ==
+	       ROUND_NEXT);
 	if (c->phase == ROUND_COMMITTED) {
 		r->model = r->next_model;
 		r->model_size = r->next_model_size;
@@ -197,7 +229,8 @@ static void install(struct engine *e, struct run *r, const struct round_close *c
 	r->failures = c->failures;
 	r->version++;
 	if (s->has_next) {
-		run_open_round(r, &s->next);
+		run_open_round(r, &s->next, s->base_copy);
+		s->base_copy = NULL;
 		engine_dismiss_absent(e, r);
 		engine_tell_open(e, r, &notices);
 	} else {
@@ -212,11 +245,31 @@ static void install(struct engine *e, struct run *r, const struct round_close *c
 static void log_sequel(const struct run *r, const struct sequel *s)
 {
 	if (s->has_next)
-		log_info("round", "opened job=%" PRIu64 " round=%" PRIu32 " cohort=%" PRIu32 " quorum=%" PRIu32, r->id,
-			 s->next.state.number, s->next.state.cohort, s->next.state.quorum);
+		log_info("round",
+			 "opened job=%" PRIu64 " round=%" PRIu32 " cohort=%" PRIu32 " goal=%" PRIu32 " quorum=%" PRIu32,
+			 r->id, s->next.state.number, s->next.state.cohort, s->next.state.goal, s->next.state.quorum);
 	else
 		log_info("job", "%s job=%" PRIu64 " name=%s%s%s", wire_job_state_name(s->state), r->id, r->name,
 			 s->reason[0] != '\0' ? ": " : "", s->reason);
+}
+
+/* Their round is over. A file that stays behind goes with the next start. An update that is on its way in keeps its own: it may count in the
+ * next round. */
+static void remove_updates(struct engine *e, uint64_t job, uint32_t number)
+{
+	struct update_row *updates = NULL;
+	size_t n = 0;
+	enum err err = db_update_list(e->config.db, job, number, &updates, &n);
+	for (size_t i = 0; err == ERR_OK && i < n; i++) {
+		const struct update_row *u = &updates[i];
+		struct spool_key key = {.job = job, .round = u->base_round, .plant = u->plant};
+		char path[PATH_SIZE];
+		err = file_discard(spool_path(e->config.dir, &key, path));
+	}
+	if (err != ERR_OK)
+		log_warn("round", "removing the updates of job=%" PRIu64 " round=%" PRIu32 ": %s", job, number,
+			 err_text());
+	free(updates);
 }
 
 static enum err close_round(struct engine *e, struct run *r, enum round_phase phase, const char *reason,
@@ -231,6 +284,8 @@ static enum err close_round(struct engine *e, struct run *r, enum round_phase ph
 		.reason = reason,
 		.bytes_down = r->bytes_down,
 		.now_ms = engine_wall_ms(e),
+		.model = phase == ROUND_COMMITTED ? r->next_model : (struct digest){{0}},
+		.model_size = phase == ROUND_COMMITTED ? r->next_model_size : 0,
 		.failures = phase == ROUND_ABANDONED && !r->stop_asked ? r->failures + 1 : 0,
 		.next = s->has_next ? &s->next : NULL,
 		.state = s->state,
@@ -243,12 +298,10 @@ static enum err close_round(struct engine *e, struct run *r, enum round_phase ph
 			 reason != NULL ? ": " : "", reason != NULL ? reason : "");
 		log_sequel(r, s);
 		install(e, r, &c, s);
-		/* A file that stays behind has no open round and goes with the next start. */
-		if (spool_remove_round(e->config.dir, c.job, number) != ERR_OK)
-			log_warn("round", "removing the updates of job=%" PRIu64 " round=%" PRIu32 ": %s", c.job,
-				 number, err_text());
+		remove_updates(e, c.job, number);
 	}
 	round_row_deinit(&s->next);
+	blob_release(s->base_copy);
 	return err;
 }
 
@@ -285,6 +338,12 @@ static enum err abandon_open(struct engine *e, struct run *r)
 	char reason[DB_REASON_SIZE];
 	if (is_stopped(e, r))
 		return abandon(e, r, "the job was stopped");
+	if (r->round.lost && engine_wall_ms(e) < r->round.deadline_ms) {
+		snprintf(reason, sizeof reason,
+			 "plants were revoked, and those that are left cannot come to the quorum of %" PRIu32,
+			 r->round.quorum);
+		return abandon(e, r, reason);
+	}
 	snprintf(reason, sizeof reason,
 		 "%" PRIu32 " of %" PRIu32 " plants had reported at the deadline; the quorum is %" PRIu32,
 		 r->round.accepted, r->round.cohort, r->round.quorum);

@@ -14,6 +14,9 @@
  *	   directory
  *	5  the caller writes the digest to the database     from here on somebody may ask for it
  *
+ * store_take() leaves 2 and 3 to a writer that has done both on the very bytes that it wrote (aggregate.c): what 2 would
+ * find out about them is whether the page cache holds what was put into it a moment ago.
+ *
  * A crash before 4 leaves a .part. A crash between 4 and 5 leaves a model that nobody asks for: it is kept, because
  * the action that made it is done again and gives the same bytes (see round.c), hence the same name. Renaming over
  * an existing model is therefore harmless, and it mends one that a disk has damaged meanwhile; who has the old file
@@ -122,6 +125,15 @@ static enum err sync_content(const char *path)
 	return e;
 }
 
+/* A leftover, should this fail, too; the first error is the one to tell. */
+static void remove_quietly(const char *path)
+{
+	char *text = mem_str(err_text());
+	enum err unused = file_remove(path);
+	err_set(unused, "%s", text);
+	free(text);
+}
+
 static enum err adopt(struct store *s, const char *temp_path, const struct digest *expected, struct digest *ret_digest,
 		      uint64_t *ret_size)
 {
@@ -143,13 +155,17 @@ enum err store_adopt(struct store *s, const char *temp_path, const struct digest
 		     uint64_t *ret_size)
 {
 	enum err e = adopt(s, temp_path, expected, ret_digest, ret_size);
-	if (e == ERR_OK)
-		return ERR_OK;
-	/* A leftover, should this fail, too; the first error is the one to tell. */
-	char *text = mem_str(err_text());
-	enum err unused = file_remove(temp_path);
-	err_set(unused, "%s", text);
-	free(text);
+	if (e != ERR_OK)
+		remove_quietly(temp_path);
+	return e;
+}
+
+enum err store_take(struct store *s, const char *temp_path, const struct digest *d)
+{
+	char path[PATH_SIZE];
+	enum err e = file_rename(temp_path, store_path(s, d, path));
+	if (e != ERR_OK)
+		remove_quietly(temp_path);
 	return e;
 }
 

@@ -27,6 +27,10 @@ const char *store_temp_path(const struct store *s, const char *name, char out[PA
 MUST_CHECK enum err store_adopt(struct store *s, const char *temp_path, const struct digest *expected,
 				struct digest *ret_digest, uint64_t *ret_size);
 
+/* The same for a file that is known to be complete, synced, and of this digest, because the caller has just hashed what it wrote and synced it:
+ * it only gets its name. */
+MUST_CHECK enum err store_take(struct store *s, const char *temp_path, const struct digest *d);
+
 /* A mapped model, shared by all who read it now. Release each acquire. ERR_NOT_FOUND. */
 struct store_model;
 MUST_CHECK enum err store_acquire(struct store *s, const struct digest *d, struct store_model **ret_model);
