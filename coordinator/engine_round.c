@@ -154,6 +154,7 @@ static enum err combine(struct engine *e, struct run *r, struct digest *ret_mode
 	return err;
 }
 
+static enum err commit(struct engine *e, struct run *r);
 static enum err abandon(struct engine *e, struct run *r, const char *reason);
 
 /* The sealed updates give no model, today or ever: the round ends without one. Nothing that an operator or the clock does leads here. */
@@ -182,7 +183,8 @@ static enum err aggregate(struct engine *e, struct run *r)
 	r->next_model_size = size;
 	pthread_mutex_unlock(&e->lock);
 	advance(e, r, ROUND_EVENT_AGGREGATED);
-	return ERR_OK;
+	/* At once: until then a restart would aggregate again. */
+	return commit(e, r);
 }
 
 /* ---- closing ---- */

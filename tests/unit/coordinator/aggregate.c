@@ -432,7 +432,7 @@ static void bytes_are_durable_before_the_name(void **state)
 	make_updates(NULL, NULL);
 	disk_tape_insert(&tape);
 	assert_ok(run_with(in_order, PLANTS, 1, NULL, &d));
-	assert_string_equal(tape.ops, "CWSdRd");
+	assert_string_equal(tape.ops, "CWSRd");
 }
 
 static void a_failing_disk_never_shows_half_a_model(void **state)

@@ -325,7 +325,8 @@ static void dying_anywhere_changes_nothing(void **state)
 			assert_int_equal(e.disk.accepted, reports);
 			assert_int_equal(e.disk.phase, reports >= 2 ? ROUND_COMMITTED : ROUND_ABANDONED);
 			assert_int_equal(e.seals, reports >= 2);
-			assert_int_equal(e.models, reports >= 2);
+			/* Only a model can be made twice: the same one. */
+			assert_true(reports >= 2 ? e.models == 1 || (e.models == 2 && e.dies_at == 0) : e.models == 0);
 			assert_int_equal(e.commits, reports >= 2);
 			assert_int_equal(e.abandons, reports < 2);
 			assert_int_equal(round_resume(&e.disk, deadline), ROUND_NEXT);
