@@ -103,7 +103,8 @@ static void what_cannot_go_on_is_left_as_it_is(void **state)
 {
 	(void)state;
 	char path[PATH_SIZE];
-	uint64_t done = stage_start(&stage, "name: done\nrounds: 1\n"), running = stage_start(&stage, "name: again\n"), stopped;
+	uint64_t done = stage_start(&stage, "name: done\nrounds: 1\n"), running = stage_start(&stage, "name: again\n"),
+		 stopped;
 	report_all(done);
 	assert_fails(engine_job_resume(stage.engine, done), ERR_STATE, "is done");
 	assert_fails(engine_job_resume(stage.engine, running), ERR_STATE, "is running");
@@ -120,7 +121,8 @@ static void what_cannot_go_on_is_left_as_it_is(void **state)
 	assert_ok(registry_reload(stage.registry));
 	assert_fails(engine_job_resume(stage.engine, stopped), ERR_STATE, "still enrolled");
 	stage_enrol(&stage, "a");
-	assert_ok(file_rename(store_path(stage.store, &stage.source, path), path_join((char[PATH_SIZE]){0}, stage.dir, "aside")));
+	assert_ok(file_rename(store_path(stage.store, &stage.source, path),
+			      path_join((char[PATH_SIZE]){0}, stage.dir, "aside")));
 	assert_fails(engine_job_resume(stage.engine, stopped), ERR_NOT_FOUND, "source model");
 	assert_ok(file_rename(path_join((char[PATH_SIZE]){0}, stage.dir, "aside"), path));
 	change("UPDATE job SET config_hash = zeroblob(32) WHERE id = 2");
@@ -129,8 +131,8 @@ static void what_cannot_go_on_is_left_as_it_is(void **state)
 	assert_int_equal(stage_job(&stage, stopped).round, 1);
 	/* None of that has kept the place. */
 	assert_ok(engine_job_resume(stage.engine, running));
-	engine_drain(stage.engine);
 	stop(running);
+	engine_drain(stage.engine);
 	assert_fails(engine_job_resume(stage.engine, running), ERR_UNAVAILABLE, "stopping");
 }
 
