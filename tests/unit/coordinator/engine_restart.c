@@ -244,6 +244,21 @@ static void a_result_of_an_earlier_release_is_committed(void **state)
 	assert_true(digest_equal(&j.model, &model));
 }
 
+/* What the end of a round asks of the disk, beside the two commits: the model is written, synced and named once; nothing is read back or
+ * synced again, and what is removed is not waited for. */
+static void the_end_of_a_round_costs_few_syncs(void **state)
+{
+	(void)state;
+	struct disk_tape tape;
+	uint64_t job = stage_start(&stage, "quorum: 3\n");
+	send_missing(job);
+	disk_tape_insert(&tape);
+	stage_settle(&stage);
+	bad_disk_remove();
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
+	assert_string_equal(tape.ops, "CWSRdRdXXX");
+}
+
 static void leftovers_in_the_spool_go(void **state)
 {
 	(void)state;
@@ -324,6 +339,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_seal_decides, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_result_is_made_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_result_of_an_earlier_release_is_committed, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_end_of_a_round_costs_few_syncs, setup, teardown),
 		cmocka_unit_test_setup_teardown(leftovers_in_the_spool_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_update_is_asked_for_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_deadline_goes_on_while_nobody_serves, setup, teardown),
