@@ -244,6 +244,41 @@ static void a_result_of_an_earlier_release_is_committed(void **state)
 	assert_true(digest_equal(&j.model, &model));
 }
 
+/* A value that could be, but is not the one that was sent. Who has checked the bytes a moment ago does not hash them again; after a restart, or
+ * after ten minutes, they come from the disk. */
+static void what_may_have_left_memory_is_hashed_again(void **state)
+{
+	(void)state;
+	static const struct {
+		int64_t ms;
+		bool restart;
+		enum round_phase phase;
+	} cases[] = {{599999, false, ROUND_COMMITTED}, {600000, false, ROUND_ABANDONED}, {0, true, ROUND_ABANDONED}};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char path[PATH_SIZE];
+		struct file_map map;
+		struct buf other;
+		setup(NULL);
+		uint64_t job = stage_start(&stage, "quorum: 3\ndeadline: 1h\n");
+		stage_report(&stage, "a", job, 1);
+		stage_pass(cases[i].ms);
+		stage_report(&stage, "b", job, 1);
+		stage_report(&stage, "c", job, 1);
+		assert_ok(file_map(spool_path(stage.dir, &(struct spool_key){job, 1, "a"}, path), &map));
+		buf_init(&other, 1 << 20);
+		assert_ok(buf_append(&other, map.content.p, map.content.n));
+		file_unmap(&map);
+		other.p[0] ^= 1;
+		assert_ok(file_replace(path, buf_bytes(&other), 0600));
+		buf_deinit(&other);
+		if (cases[i].restart)
+			stage_restart(&stage);
+		stage_settle(&stage);
+		assert_int_equal(stage_round(&stage, job, 1).state.phase, cases[i].phase);
+		teardown(NULL);
+	}
+}
+
 /* What the end of a round asks of the disk, beside the two commits: the model is written, synced and named once; nothing is read back or
  * synced again, and what is removed is not waited for. */
 static void the_end_of_a_round_costs_few_syncs(void **state)
@@ -339,6 +374,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_seal_decides, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_result_is_made_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_result_of_an_earlier_release_is_committed, setup, teardown),
+		cmocka_unit_test(what_may_have_left_memory_is_hashed_again),
 		cmocka_unit_test_setup_teardown(the_end_of_a_round_costs_few_syncs, setup, teardown),
 		cmocka_unit_test_setup_teardown(leftovers_in_the_spool_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_update_is_asked_for_again, setup, teardown),
