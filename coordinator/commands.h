@@ -11,7 +11,8 @@ extern const struct cli_command command_init, command_serve, command_check;
 
 /* hansactl */
 extern const struct cli_command command_invite, command_revoke, command_plants, command_job_start, command_job_list,
-	command_job_show, command_job_stop, command_rounds, command_watch, command_model_get, command_model_publish;
+	command_job_show, command_job_stop, command_job_resume, command_rounds, command_watch, command_model_get,
+	command_model_publish;
 
 /*
  * What the table of options cannot say, put into its form before it is read: an option with a value in front of the command becomes one word

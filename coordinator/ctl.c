@@ -199,6 +199,16 @@ const char *ctl_short(const struct digest *d, char out[CTL_TEXT_SIZE])
 	return out;
 }
 
+const char *ctl_count(const struct wire_round *r, char out[CTL_TEXT_SIZE])
+{
+	/* Older coordinators do not tell a goal. */
+	uint32_t goal = r->goal != 0 ? r->goal : r->cohort;
+	int n = snprintf(out, CTL_TEXT_SIZE, "%lu of %lu", (unsigned long)r->accepted, (unsigned long)goal);
+	if (goal != r->cohort)
+		snprintf(out + n, CTL_TEXT_SIZE - (size_t)n, ", %lu asked", (unsigned long)r->cohort);
+	return out;
+}
+
 struct json *ctl_time_json(uint64_t ms)
 {
 	char text[CLOCK_TEXT_SIZE];
@@ -249,13 +259,14 @@ static struct json *report_json(const struct wire_plant_report *r)
 	return v;
 }
 
-static struct json *contribution_json(const struct wire_contribution *c)
+static struct json *contribution_json(const struct wire_contribution *c, uint32_t round)
 {
 	struct json *v = json_map();
 	json_put(v, "plant", json_str(c->plant));
 	json_put(v, "sha256", digest_json(&c->digest));
 	json_put(v, "samples", json_int((int64_t)c->samples));
 	json_put(v, "norm", json_num(c->norm));
+	json_put(v, "base_round", json_int(c->base_round != 0 ? c->base_round : round));
 	json_put(v, "time", ctl_time_json(c->time_ms));
 	json_put(v, "metrics", metrics_json(&c->metrics));
 	return v;
@@ -265,12 +276,13 @@ struct json *ctl_round_json(const struct wire_round *r)
 {
 	struct json *v = json_map(), *list = json_list(), *reports = json_list();
 	for (size_t i = 0; i < r->n_contributions; i++)
-		json_push(list, contribution_json(&r->contributions[i]));
+		json_push(list, contribution_json(&r->contributions[i], r->round));
 	for (size_t i = 0; i < r->n_reports; i++)
 		json_push(reports, report_json(&r->reports[i]));
 	json_put(v, "round", json_int(r->round));
 	json_put(v, "phase", json_str(r->phase));
 	json_put(v, "cohort", json_int(r->cohort));
+	json_put(v, "goal", json_int(r->goal != 0 ? r->goal : r->cohort));
 	json_put(v, "accepted", json_int(r->accepted));
 	json_put(v, "opened", ctl_time_json(r->opened_ms));
 	json_put(v, "deadline", ctl_time_json(r->deadline_ms));

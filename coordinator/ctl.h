@@ -54,6 +54,8 @@ MUST_CHECK enum err ctl_print_json(struct json *v);
 enum { CTL_TEXT_SIZE = 64 };
 const char *ctl_time(uint64_t ms, char out[CTL_TEXT_SIZE]);             /* "-" for 0 */
 const char *ctl_short(const struct digest *d, char out[CTL_TEXT_SIZE]); /* the first digits; "-" for none */
+/* "3 of 4", and ", 6 asked" when a round asks more plants than it wants updates. */
+const char *ctl_count(const struct wire_round *r, char out[CTL_TEXT_SIZE]);
 /* The mean of a metric over the round's updates, weighted by samples; false when no plant shares it. */
 bool ctl_round_mean(const struct wire_round *r, const char *metric, double *ret_mean);
 

@@ -1,5 +1,5 @@
 /*
- * hansactl job list, job show, job stop, rounds.
+ * hansactl job list, job show, job stop, job resume, rounds.
  */
 #include "base/table.h"
 #include "coordinator/commands.h"
@@ -136,23 +136,26 @@ const struct cli_command command_job_show = {
 	.run = job_show,
 };
 
-/* ---- job stop ---- */
+/* ---- job stop, job resume ---- */
 
-static enum err stop_one(struct ctl *ctl, const char *word)
+static enum err tell(const char *dir, const char *word, enum method_id method, const char *done)
 {
 	struct wire_jobs job = {.n = 0};
 	struct buf request, reply = {0};
-	TRY(ctl_find_job(ctl, word, &job));
-	struct wire_job_ref ref = {.job = job.v[0].job};
+	struct ctl ctl;
+	TRY(ctl_open(dir, &ctl));
 	buf_init(&request, 64);
-	enum err err = wire_job_ref_pack(&ref, &request);
+	enum err err = ctl_find_job(&ctl, word, &job);
 	if (err == ERR_OK)
-		err = ctl_call(ctl, METHOD_STOP_JOB, &request, &reply);
+		err = wire_job_ref_pack(&(struct wire_job_ref){.job = job.v[0].job}, &request);
 	if (err == ERR_OK)
-		printf("stopped job %" PRIu64 " (%s)\n", ref.job, job.v[0].name);
+		err = ctl_call(&ctl, method, &request, &reply);
+	if (err == ERR_OK)
+		printf("%s job %" PRIu64 " (%s)\n", done, job.v[0].job, job.v[0].name);
 	buf_deinit(&request);
 	buf_deinit(&reply);
 	wire_jobs_free(&job);
+	ctl_close(&ctl);
 	return err;
 }
 
@@ -160,11 +163,14 @@ static enum err job_stop(const void *p, const char *const *words, size_t n_words
 {
 	(void)n_words;
 	const struct ctl_args *args = p;
-	struct ctl ctl;
-	TRY(ctl_open(args->dir, &ctl));
-	enum err err = stop_one(&ctl, words[0]);
-	ctl_close(&ctl);
-	return err;
+	return tell(args->dir, words[0], METHOD_STOP_JOB, "stopped");
+}
+
+static enum err job_resume(const void *p, const char *const *words, size_t n_words)
+{
+	(void)n_words;
+	const struct ctl_args *args = p;
+	return tell(args->dir, words[0], METHOD_RESUME_JOB, "resumed");
 }
 
 static const struct cli_option stop_options[] = {CTL_DIR_OPTION, {0}};
@@ -183,6 +189,25 @@ const struct cli_command command_job_stop = {
 	.run = job_stop,
 };
 
+const struct cli_command command_job_resume = {
+	.name = "job resume",
+	.arguments = "JOB",
+	.summary = "let a stopped or failed job go on",
+	.help = "JOB is a job's number, or its name: the latest one that has it. It keeps its number, its "
+		"configuration and "
+		"its rounds; the next one opens\n"
+		"from its last committed model (from the source, when there is none), and failed rounds are counted "
+		"anew. A "
+		"job that is done cannot go on:\n"
+		"start another one from its model.\n\n"
+		"Example:\n  hansactl --dir /var/lib/hansa job resume 1\n",
+	.options = stop_options,
+	.args_size = sizeof(struct ctl_args),
+	.positional_min = 1,
+	.positional_max = 1,
+	.run = job_resume,
+};
+
 /* ---- rounds ---- */
 
 static const char *loss_text(const struct wire_round *r, char out[CTL_TEXT_SIZE])
@@ -197,14 +222,17 @@ static const char *loss_text(const struct wire_round *r, char out[CTL_TEXT_SIZE]
 
 static void add_round(struct table *t, const struct wire_round *r)
 {
-	char time[CTL_TEXT_SIZE], digest[CTL_TEXT_SIZE], loss[CTL_TEXT_SIZE];
-	table_row(t, "%" PRIu32 "|%s|%" PRIu32 " of %" PRIu32 "|||%s|%s|%s", r->round, r->phase, r->accepted, r->cohort,
-		  loss_text(r, loss), ctl_time(r->closed_ms, time), ctl_short(&r->model, digest));
+	char time[CTL_TEXT_SIZE], digest[CTL_TEXT_SIZE], loss[CTL_TEXT_SIZE], count[CTL_TEXT_SIZE];
+	table_row(t, "%" PRIu32 "|%s|%s|||%s|%s|%s", r->round, r->phase, ctl_count(r, count), loss_text(r, loss),
+		  ctl_time(r->closed_ms, time), ctl_short(&r->model, digest));
 	for (size_t i = 0; i < r->n_contributions; i++) {
 		const struct wire_contribution *c = &r->contributions[i];
 		struct wire_round one = {.n_contributions = 1, .contributions = &r->contributions[i]};
-		table_row(t, "||  %s|%" PRIu64 "|%.4g|%s|%s|%s", c->plant, c->samples, c->norm, loss_text(&one, loss),
-			  ctl_time(c->time_ms, time), ctl_short(&c->digest, digest));
+		char late[CTL_TEXT_SIZE] = "";
+		if (c->base_round != 0 && c->base_round != r->round)
+			snprintf(late, sizeof late, " (made in round %" PRIu32 ")", c->base_round);
+		table_row(t, "||  %s%s|%" PRIu64 "|%.4g|%s|%s|%s", c->plant, late, c->samples, c->norm,
+			  loss_text(&one, loss), ctl_time(c->time_ms, time), ctl_short(&c->digest, digest));
 	}
 }
 
@@ -277,7 +305,8 @@ const struct cli_command command_rounds = {
 	.name = "rounds",
 	.arguments = "JOB",
 	.summary = "who contributed what to which round",
-	.help = "JOB is a job's number or name. A line for each round (how many plants of how many, mean training loss "
+	.help = "JOB is a job's number or name. A line for each round (how many updates of how many, mean training "
+		"loss "
 		"where plants share it, the new\n"
 		"model's digest), and below it one for each accepted update. Then why rounds were abandoned, and what "
 		"plants report about the models.\n\n"

@@ -26,7 +26,7 @@ struct watch {
 
 static enum err print_round(const struct watch *w, const struct wire_round *r)
 {
-	char model[CTL_TEXT_SIZE], loss[48] = "";
+	char model[CTL_TEXT_SIZE], count[CTL_TEXT_SIZE], loss[48] = "";
 	double mean;
 	if (w->args->json) {
 		TRY(ctl_print_json(ctl_round_json(r)));
@@ -34,8 +34,8 @@ static enum err print_round(const struct watch *w, const struct wire_round *r)
 		if (ctl_round_mean(r, "train_loss", &mean))
 			snprintf(loss, sizeof loss, "  training loss %.4f", mean);
 		progress("%s", "");
-		printf("round %3" PRIu32 "  %-9s  %" PRIu32 " of %" PRIu32 " plants  %6.1f s  model %s%s%s%s\n",
-		       r->round, r->phase, r->accepted, r->cohort,
+		printf("round %3" PRIu32 "  %-9s  %s plants  %6.1f s  model %s%s%s%s\n", r->round, r->phase,
+		       ctl_count(r, count),
 		       r->closed_ms > r->opened_ms ? (double)(r->closed_ms - r->opened_ms) / 1000 : 0,
 		       ctl_short(&r->model, model), loss, r->reason[0] != '\0' ? "  " : "", r->reason);
 	}
@@ -95,6 +95,7 @@ static enum err ask(struct watch *w, struct wire_watch_reply *ret_reply)
 static enum err follow(struct watch *w, bool *ret_ended, enum err *ret_end)
 {
 	struct wire_watch_reply now;
+	char count[CTL_TEXT_SIZE];
 	TRY(ask(w, &now));
 	w->heard_ms = clock_monotonic_ms();
 	w->seen = now.version;
@@ -105,9 +106,8 @@ static enum err follow(struct watch *w, bool *ret_ended, enum err *ret_end)
 	if (err == ERR_OK && ended)
 		*ret_end = print_end(w, &now.job);
 	else if (err == ERR_OK && now.has_round)
-		progress("%s: round %" PRIu32 " (%" PRIu32 " to commit): %" PRIu32 " of %" PRIu32
-			 " plants have reported",
-			 now.job.name, now.round.round, now.job.rounds, now.round.accepted, now.round.cohort);
+		progress("%s: round %" PRIu32 " (%" PRIu32 " to commit): %s plants have reported", now.job.name,
+			 now.round.round, now.job.rounds, ctl_count(&now.round, count));
 	wire_watch_reply_free(&now);
 	TRY(err);
 	*ret_ended = ended;

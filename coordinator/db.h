@@ -132,6 +132,8 @@ MUST_CHECK enum err db_job_cohort(struct db *db, uint64_t id, struct buf *ret_co
 /* The end of a job outside of any round. */
 MUST_CHECK enum err db_job_end(struct db *db, uint64_t id, enum wire_job_state state, const char *reason,
 			       int64_t now_ms);
+/* A stopped or failed job goes on with this round; a round that it ended in the middle of is abandoned. ERR_STATE: it runs, or is done. */
+MUST_CHECK enum err db_job_resume(struct db *db, uint64_t id, const struct round_row *next);
 /* The first job after `seen` that the plant is in; ERR_NOT_FOUND: none. */
 MUST_CHECK enum err db_job_after(struct db *db, const char *plant, uint64_t seen, uint64_t *ret_id,
 				 enum wire_job_state *ret_state);
@@ -145,15 +147,14 @@ MUST_CHECK enum err db_round_get(struct db *db, uint64_t job, uint32_t number,
 MUST_CHECK enum err db_round_list(struct db *db, uint64_t job, struct round_row **ret_rounds,
 				  size_t *ret_n); /* by number; free() */
 MUST_CHECK enum err db_round_seal(struct db *db, uint64_t job, uint32_t number, const struct digest *seal);
-MUST_CHECK enum err db_round_aggregated(struct db *db, uint64_t job, uint32_t number, const struct digest *model,
-					uint64_t model_size);
-
 /* The end of a round and what comes of it, in one transaction. */
 struct round_close {
 	uint64_t job;
 	uint32_t number;
 	enum round_phase phase; /* ROUND_COMMITTED or ROUND_ABANDONED */
 	const char *reason;     /* ABANDONED: why */
+	struct digest model;    /* COMMITTED: what it made; in the store, durable */
+	uint64_t model_size;
 	uint64_t bytes_down;
 	int64_t now_ms;
 	uint32_t failures;            /* of the job, after this */
@@ -191,6 +192,9 @@ MUST_CHECK enum err db_keep_counted(struct db *db, uint64_t job, uint32_t base_r
 MUST_CHECK enum err db_update_add(struct db *db, const struct update_row *u);
 MUST_CHECK enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *plant,
 				  struct update_row *ret_update); /* ERR_NOT_FOUND */
+/* By the round whose base it was made from, wherever it counts. */
+MUST_CHECK enum err db_update_find(struct db *db, uint64_t job, uint32_t base_round, const char *plant,
+				   struct update_row *ret_update); /* ERR_NOT_FOUND */
 MUST_CHECK enum err db_update_list(struct db *db, uint64_t job, uint32_t round, struct update_row **ret_updates,
 				   size_t *ret_n); /* by plant; free() */
 /* Of an open round; ERR_INTERNAL otherwise. */

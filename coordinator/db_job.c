@@ -212,6 +212,32 @@ enum err db_job_end(struct db *db, uint64_t id, enum wire_job_state state, const
 	return sql_end_transaction(db->sql, db_write_job_end(db, id, state, reason, now_ms));
 }
 
+static enum err resume(struct db *db, uint64_t id, const struct round_row *next)
+{
+	/* Only a job that could not be taken up after a restart has ended like this. */
+	struct query *q = sql_query(
+		db->sql,
+		"UPDATE round SET phase = 'abandoned', reason = 'the job ended in it', closed_ms = ?, model = NULL, "
+		"model_size = 0 WHERE job = ? AND phase IN ('open', 'sealed', 'aggregated')");
+	sql_bind_int(q, next->state.opened_ms);
+	sql_bind_int(q, (int64_t)id);
+	TRY(sql_end(q));
+	q = sql_query(db->sql, "UPDATE job SET state = 'running', reason = '', ended_ms = 0, failures = 0, round = ? "
+			       "WHERE id = ? AND state IN ('stopped', 'failed')");
+	sql_bind_int(q, next->state.number);
+	sql_bind_int(q, (int64_t)id);
+	TRY(sql_end(q));
+	if (sql_changes(db->sql) != 1)
+		return err_set(ERR_STATE, "job %llu is neither stopped nor failed", (unsigned long long)id);
+	return db_write_round(db, id, next);
+}
+
+enum err db_job_resume(struct db *db, uint64_t id, const struct round_row *next)
+{
+	TRY(sql_begin(db->sql));
+	return sql_end_transaction(db->sql, resume(db, id, next));
+}
+
 enum err db_job_after(struct db *db, const char *plant, uint64_t seen, uint64_t *ret_id, enum wire_job_state *ret_state)
 {
 	uint64_t id = 0;

@@ -1,5 +1,5 @@
 /*
- * Rounds. The end of a round, the opening of the next and what both mean for the job are one transaction, so that no crash leaves a running
+ * Rounds. The end of a round, its model, the opening of the next and what both mean for the job are one transaction, so that no crash leaves a running
  * job without a round.
  */
 #include "coordinator/db_schema.h"
@@ -18,6 +18,7 @@ void db_show_round(const struct round_row *r, struct wire_round *ret_round)
 	*ret_round = (struct wire_round){
 		.round = r->state.number,
 		.cohort = r->state.cohort,
+		.goal = r->state.goal,
 		.accepted = r->state.accepted,
 		.opened_ms = (uint64_t)r->state.opened_ms,
 		.deadline_ms = (uint64_t)r->state.deadline_ms,
@@ -35,7 +36,7 @@ enum err db_write_round(struct db *db, uint64_t job, const struct round_row *r)
 {
 	struct query *q = sql_query(
 		db->sql, "INSERT INTO round (job, number, phase, base, base_size, cohort, plants, quorum, opened_ms, "
-			 "deadline_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+			 "deadline_ms, goal, grace_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
 	sql_bind_int(q, (int64_t)job);
 	sql_bind_int(q, r->state.number);
 	sql_bind_text(q, round_phase_name(ROUND_OPEN));
@@ -46,14 +47,16 @@ enum err db_write_round(struct db *db, uint64_t job, const struct round_row *r)
 	sql_bind_int(q, r->state.quorum);
 	sql_bind_int(q, r->state.opened_ms);
 	sql_bind_int(q, r->state.deadline_ms);
+	sql_bind_int(q, r->state.goal);
+	sql_bind_int(q, r->state.grace_ms);
 	return sql_end(q);
 }
 
 #define ROUND_COLUMNS                                                                                                  \
 	"job, number, phase, base, base_size, plants, quorum, opened_ms, deadline_ms, closed_ms, seal, model, "        \
 	"model_size, bytes_up, bytes_down, reason, (SELECT count(*) FROM contribution c WHERE c.job = round.job AND "  \
-	"c.round = round.number)"
-enum { ROUND_COLUMN_COUNT = 17 };
+	"c.round = round.number), goal, grace_ms"
+enum { ROUND_COLUMN_COUNT = 19 };
 
 static void read_round(struct query *q, struct round_row *r)
 {
@@ -64,7 +67,9 @@ static void read_round(struct query *q, struct round_row *r)
 			  .quorum = (uint32_t)db_count(q, 6, UINT32_MAX),
 			  .opened_ms = sql_int(q, 7),
 			  .deadline_ms = sql_int(q, 8),
-			  .accepted = (uint32_t)db_count(q, 16, UINT32_MAX)},
+			  .accepted = (uint32_t)db_count(q, 16, UINT32_MAX),
+			  .goal = (uint32_t)db_count(q, 17, UINT32_MAX),
+			  .grace_ms = sql_int(q, 18)},
 		.base = db_digest(q, 3),
 		.base_size = db_count(q, 4, INT64_MAX),
 		.closed_ms = sql_int(q, 9),
@@ -152,37 +157,21 @@ enum err db_round_seal(struct db *db, uint64_t job, uint32_t number, const struc
 	return sql_end_transaction(db->sql, seal(db, job, number, digest));
 }
 
-static enum err aggregated(struct db *db, uint64_t job, uint32_t number, const struct digest *model,
-			   uint64_t model_size)
-{
-	struct query *q = sql_query(db->sql, "UPDATE round SET phase = 'aggregated', model = ?, model_size = ? "
-					     "WHERE job = ? AND number = ? AND phase IN ('sealed', 'aggregated')");
-	db_bind_digest(q, model);
-	sql_bind_int(q, (int64_t)model_size);
-	sql_bind_int(q, (int64_t)job);
-	sql_bind_int(q, number);
-	TRY(sql_end(q));
-	return expect_one(db, job, number, "aggregated");
-}
-
-enum err db_round_aggregated(struct db *db, uint64_t job, uint32_t number, const struct digest *model,
-			     uint64_t model_size)
-{
-	TRY(sql_begin(db->sql));
-	return sql_end_transaction(db->sql, aggregated(db, job, number, model, model_size));
-}
-
+/* A round that was aggregated by an earlier release has a model already: the same one. */
 static enum err close_round(struct db *db, const struct round_close *c)
 {
 	struct query *q = sql_query(
 		db->sql,
-		"UPDATE round SET phase = ?1, reason = ?2, closed_ms = ?3, bytes_down = ?4 WHERE job = ?5 AND number = "
+		"UPDATE round SET phase = ?1, reason = ?2, closed_ms = ?3, bytes_down = ?4, model = ?5, model_size = "
 		"?6 "
-		"AND phase IN ('open', 'sealed', 'aggregated') AND (phase = 'aggregated') = (?1 = 'committed')");
+		"WHERE job = ?7 AND number = ?8 AND ((?1 = 'committed' AND phase IN ('sealed', 'aggregated')) OR "
+		"(?1 = 'abandoned' AND phase IN ('open', 'sealed')))");
 	sql_bind_text(q, round_phase_name(c->phase));
 	sql_bind_text(q, c->reason != NULL ? c->reason : "");
 	sql_bind_int(q, c->now_ms);
 	sql_bind_int(q, (int64_t)c->bytes_down);
+	db_bind_digest(q, &c->model);
+	sql_bind_int(q, (int64_t)c->model_size);
 	sql_bind_int(q, (int64_t)c->job);
 	sql_bind_int(q, c->number);
 	TRY(sql_end(q));
@@ -220,6 +209,7 @@ static enum err close_all(struct db *db, const struct round_close *c)
 enum err db_round_close(struct db *db, const struct round_close *c)
 {
 	ENSURE(c->phase == ROUND_COMMITTED || c->phase == ROUND_ABANDONED);
+	ENSURE((c->phase == ROUND_COMMITTED) == !digest_is_zero(&c->model));
 	ENSURE((c->next != NULL) == (c->state == WIRE_JOB_RUNNING));
 	TRY(sql_begin(db->sql));
 	return sql_end_transaction(db->sql, close_all(db, c));

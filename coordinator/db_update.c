@@ -125,11 +125,11 @@ static void read_update(struct query *q, struct update_row *u)
 	read_metrics(q, 8, &u->metrics);
 }
 
-enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *plant, struct update_row *ret_update)
+static enum err get_update(struct db *db, const char *text, uint64_t job, uint32_t round, const char *plant,
+			   struct update_row *ret_update)
 {
 	struct update_row u;
-	struct query *q = sql_query(db->sql, "SELECT " UPDATE_COLUMNS
-					     " FROM contribution WHERE job = ? AND round = ? AND plant = ?");
+	struct query *q = sql_query(db->sql, text);
 	sql_bind_int(q, job <= INT64_MAX ? (int64_t)job : -1);
 	sql_bind_int(q, round);
 	sql_bind_text(q, plant);
@@ -142,6 +142,20 @@ enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *
 			       (unsigned long long)job);
 	*ret_update = u;
 	return ERR_OK;
+}
+
+enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *plant, struct update_row *ret_update)
+{
+	return get_update(db, "SELECT " UPDATE_COLUMNS " FROM contribution WHERE job = ? AND round = ? AND plant = ?",
+			  job, round, plant, ret_update);
+}
+
+enum err db_update_find(struct db *db, uint64_t job, uint32_t base_round, const char *plant,
+			struct update_row *ret_update)
+{
+	return get_update(db,
+			  "SELECT " UPDATE_COLUMNS " FROM contribution WHERE job = ? AND base_round = ? AND plant = ?",
+			  job, base_round, plant, ret_update);
 }
 
 enum err db_update_list(struct db *db, uint64_t job, uint32_t round, struct update_row **ret_updates, size_t *ret_n)

@@ -53,6 +53,7 @@ void engine_remove_run(struct engine *e, struct run *r)
 	memmove(&e->runs[at], &e->runs[at + 1], (e->n_runs - at - 1) * sizeof *e->runs);
 	e->n_runs--;
 	r->ended = true;
+	e->last_ended = r->id > e->last_ended ? r->id : e->last_ended;
 	engine_release_run(e, r);
 	pthread_cond_broadcast(&e->ended);
 }
@@ -72,10 +73,26 @@ static bool is_known(void *arg, const struct spool_key *key)
 	return retention_needs_update(e->retention, key->job, key->round, key->plant);
 }
 
+/* How long the job keeps what it made: a running one says so itself, of others the database. */
 static enum err keep_of(void *arg, uint64_t job, struct retention_keep *ret_keep)
 {
-	(void)arg, (void)job;
-	*ret_keep = (struct retention_keep){.updates = 0, .models = UINT32_MAX};
+	struct engine *e = arg;
+	struct plan *plan = NULL;
+	struct job_row j;
+	pthread_mutex_lock(&e->lock);
+	struct run *r = engine_find(e, job);
+	if (r != NULL)
+		plan = plan_share(r->plan);
+	pthread_mutex_unlock(&e->lock);
+	if (plan == NULL) {
+		TRY(db_job_get(e->config.db, job, &j));
+		enum err err = plan_load(buf_bytes(&j.config), &j.config_hash, buf_bytes(&j.manifest), &plan);
+		job_row_deinit(&j);
+		TRY(err);
+	}
+	ret_keep->updates = job_keep_updates(&plan->config);
+	ret_keep->models = job_keep_models(&plan->config);
+	plan_release(plan);
 	return ERR_OK;
 }
 
@@ -103,6 +120,23 @@ static enum err check_models(struct engine *e, struct run *r)
 	return ERR_OK;
 }
 
+struct blob *engine_copy_base(struct engine *e, const struct round_row *round)
+{
+	struct store_model *m;
+	uint64_t each = round->base_size;
+	if (each == 0 || each > WIRE_INLINE_MAX || each * round->state.cohort > ENGINE_INLINE_MAX)
+		return NULL;
+	if (store_acquire(e->config.store, &round->base, &m) != ERR_OK) {
+		log_warn("engine", "plants have to fetch a base model: %s", err_text());
+		return NULL;
+	}
+	/* What has not its digest would only be refused by every plant. */
+	struct digest got = digest_of(store_content(m));
+	struct blob *copy = digest_equal(&got, &round->base) ? blob_new(store_content(m)) : NULL;
+	store_release(e->config.store, m);
+	return copy;
+}
+
 static enum err resume(struct engine *e, const struct job_row *j)
 {
 	struct run *r = NULL;
@@ -117,6 +151,7 @@ static enum err resume(struct engine *e, const struct job_row *j)
 		char *reason = mem_str(err_text());
 		err = db_job_end(e->config.db, j->id, WIRE_JOB_FAILED, reason, now);
 		free(reason);
+		e->last_ended = j->id > e->last_ended ? j->id : e->last_ended;
 		return err;
 	}
 	if (err != ERR_OK) {
@@ -125,11 +160,13 @@ static enum err resume(struct engine *e, const struct job_row *j)
 	}
 	if (r->round.phase != ROUND_OPEN)
 		r->todo = round_resume(&r->round, now);
+	r->base_copy =
+		engine_copy_base(e, &(struct round_row){.state = r->round, .base = r->base, .base_size = r->base_size});
 	/* Watchers from before the restart have seen lower versions: those began at an earlier time. */
 	r->version = (uint64_t)now;
 	engine_add_run(e, r);
 	engine_dismiss_absent(e, r);
-	log_info("engine", "resumed job %llu (%s): round %lu is %s with %lu of %lu updates", (unsigned long long)r->id,
+	log_info("engine", "taken up job %llu (%s): round %lu is %s with %lu of %lu updates", (unsigned long long)r->id,
 		 r->name, (unsigned long)r->round.number, round_phase_name(r->round.phase),
 		 (unsigned long)r->round.accepted, (unsigned long)r->round.cohort);
 	return ERR_OK;
@@ -144,6 +181,8 @@ static enum err load(struct engine *e)
 	for (size_t i = 0; err == ERR_OK && i < n; i++) {
 		if (jobs[i].state == WIRE_JOB_RUNNING)
 			err = resume(e, &jobs[i]);
+		else
+			e->last_ended = jobs[i].id > e->last_ended ? jobs[i].id : e->last_ended;
 	}
 	free(jobs);
 	TRY(err);
@@ -186,16 +225,23 @@ static enum round_action look_at(struct engine *e, struct run *r, int64_t now_ms
 {
 	enum round_action action = r->todo;
 	bool open = r->round.phase == ROUND_OPEN;
+	int64_t flow_ms = INT64_MAX;
 	int64_t later = r->retry_at_ms - engine_monotonic_ms(e);
 	if (later > 0) {
 		*wait_ms = later < *wait_ms ? later : *wait_ms;
 		return ROUND_NOTHING;
 	}
 	if (open)
+		r->round.flowing = run_flowing(r, engine_monotonic_ms(e), &flow_ms);
+	if (open)
 		ENSURE(round_step(&r->round, r->stop_asked ? ROUND_EVENT_STOP : ROUND_EVENT_TICK, now_ms, &action) ==
 		       ERR_OK);
-	if (action == ROUND_NOTHING && open && r->round.deadline_ms - now_ms < *wait_ms)
-		*wait_ms = r->round.deadline_ms - now_ms;
+	if (action == ROUND_NOTHING && open) {
+		bool graced = now_ms >= r->round.deadline_ms;
+		int64_t next = r->round.deadline_ms + (graced ? r->round.grace_ms : 0) - now_ms;
+		next = graced && flow_ms < next ? flow_ms : next;
+		*wait_ms = next < *wait_ms ? next : *wait_ms;
+	}
 	/* A row that is being written belongs to this round: its writer wakes us. */
 	return open && r->recording > 0 ? ROUND_NOTHING : action;
 }

@@ -81,6 +81,10 @@ MUST_CHECK enum err engine_job_start(struct engine *e, const struct wire_start_j
 /* Returns when the job has ended; a round that is sealed is committed first. ERR_NOT_FOUND; ERR_STATE: it had ended before;
  * ERR_UNAVAILABLE: that takes longer than stop_ms, but the job will stop. */
 MUST_CHECK enum err engine_job_stop(struct engine *e, uint64_t job);
+/* A stopped or failed job goes on: its next round opens from its last committed model. ERR_NOT_FOUND: no such job, or its models are gone;
+ * ERR_STATE: it runs, or is done, its name is running, or too few of its plants are still enrolled; ERR_LIMIT; ERR_CORRUPT: what is stored of
+ * it does not hold together. */
+MUST_CHECK enum err engine_job_resume(struct engine *e, uint64_t job);
 void engine_watch(struct engine *e, const char *who, const struct wire_watch_request *request, answer_fn answer,
 		  void *call);
 /* A plant has been revoked: it is told so, and open rounds no longer wait for it. The registry has been reloaded. */

@@ -1,5 +1,8 @@
 /*
- * Jobs started and stopped; what a revoked plant means for rounds; reports and figures.
+ * Jobs started, stopped and resumed.
+ *
+ * A job that goes on keeps its number, its configuration and its rounds; what is lost is the round that it ended in. Everything that can be
+ * refused is, before the transaction that makes it run again, because from there on it runs: here, or after a restart.
  */
 #include "coordinator/engine_parts.h"
 
@@ -76,6 +79,14 @@ static enum err named_cohort(struct engine *e, const struct config_list *plants,
 	return err;
 }
 
+static enum err check_size(const char *name, int64_t wanted, size_t plants)
+{
+	if (wanted <= (int64_t)plants)
+		return ERR_OK;
+	return err_set(ERR_CONFIG, "%s: %lld updates cannot come from the %zu plants that are enrolled", name,
+		       (long long)wanted, plants);
+}
+
 static enum err choose_cohort(struct engine *e, const struct job_config *c, struct buf *ret_cohort)
 {
 	struct buf cohort;
@@ -93,9 +104,12 @@ static enum err choose_cohort(struct engine *e, const struct job_config *c, stru
 		n += cohort.p[i] == '\n';
 	if (err == ERR_OK && n == 0)
 		err = err_set(ERR_CONFIG, "no plant is enrolled yet; invite some first (hansactl invite PLANT)");
-	if (err == ERR_OK && (int64_t)n < c->quorum)
-		err = err_set(ERR_CONFIG, "quorum: %lld updates cannot come from the %zu plants that are enrolled",
-			      (long long)c->quorum, n);
+	if (err == ERR_OK)
+		err = check_size("quorum", c->quorum, n);
+	if (err == ERR_OK)
+		err = check_size("goal", c->goal, n);
+	if (err == ERR_OK)
+		err = check_size("cohort", c->cohort, n);
 	if (err == ERR_OK)
 		err = fixed_check_cohort(n, FIXED_WEIGHT_MAX);
 	if (err != ERR_OK) {
@@ -106,11 +120,28 @@ static enum err choose_cohort(struct engine *e, const struct job_config *c, stru
 	return ERR_OK;
 }
 
+/* The round's row is durable: let plants hear of it. */
+static void enter(struct engine *e, struct run *r, const struct round_row *round, struct blob *base_copy)
+{
+	struct notices notices = {0};
+	log_info("round",
+		 "opened job=%" PRIu64 " round=%" PRIu32 " cohort=%" PRIu32 " goal=%" PRIu32 " quorum=%" PRIu32, r->id,
+		 round->state.number, round->state.cohort, round->state.goal, round->state.quorum);
+	pthread_mutex_lock(&e->lock);
+	run_open_round(r, round, base_copy);
+	engine_add_run(e, r);
+	engine_dismiss_absent(e, r);
+	engine_tell_open(e, r, &notices);
+	engine_wake(e);
+	pthread_mutex_unlock(&e->lock);
+	notices_send(&notices, e->config.db);
+}
+
 /* Write the job, then let plants hear of it. */
 static enum err launch(struct engine *e, struct job_row *j, struct plan *plan, struct bytes cohort, uint64_t *ret_job)
 {
-	struct notices notices = {0};
 	struct round_row first;
+	uint64_t id = 0;
 	struct run *r = run_new(j, plan, cohort);
 	enum err err = run_next_round(r, e->config.registry, &j->source, j->source_size, j->created_ms, &first);
 	if (err != ERR_OK) {
@@ -118,22 +149,14 @@ static enum err launch(struct engine *e, struct job_row *j, struct plan *plan, s
 		return err;
 	}
 	j->round = first.state.number;
-	err = db_job_start(e->config.db, j, cohort, &first, &r->id);
+	err = db_job_start(e->config.db, j, cohort, &first, &id);
 	if (err == ERR_OK) {
-		log_info("job", "started job=%" PRIu64 " name=%s rounds=%" PRIu32 " plants=%zu update_bytes=%zu", r->id,
-			 r->name, j->rounds, r->n_seats, manifest_update_bytes(plan->manifest));
-		log_info("round", "opened job=%" PRIu64 " round=1 cohort=%" PRIu32 " quorum=%" PRIu32, r->id,
-			 first.state.cohort, first.state.quorum);
-		pthread_mutex_lock(&e->lock);
-		run_open_round(r, &first);
+		r->id = id;
 		r->version = (uint64_t)j->created_ms;
-		engine_add_run(e, r);
-		engine_dismiss_absent(e, r);
-		engine_tell_open(e, r, &notices);
-		*ret_job = r->id;
-		engine_wake(e);
-		pthread_mutex_unlock(&e->lock);
-		notices_send(&notices, e->config.db);
+		log_info("job", "started job=%" PRIu64 " name=%s rounds=%" PRIu32 " plants=%zu update_bytes=%zu", id,
+			 r->name, j->rounds, r->n_seats, manifest_update_bytes(plan->manifest));
+		enter(e, r, &first, engine_copy_base(e, &first));
+		*ret_job = id;
 	} else {
 		run_free(r);
 	}
@@ -268,86 +291,91 @@ enum err engine_job_stop(struct engine *e, uint64_t job)
 	return running ? err : why_not_running(e, job);
 }
 
-/* ---- revoked plants ---- */
+/* ---- resuming ---- */
 
-bool engine_dismiss(struct engine *e, struct run *r, const char *plant)
+/* What the next round needs is checked while the job can still be left as it is. */
+static enum err check_resume(struct engine *e, const struct job_row *j, const struct run *r)
 {
-	(void)e;
-	struct seat *s = run_seat(r, plant);
-	if (s == NULL || !s->invited || s->accepted || s->uploading || r->round.phase != ROUND_OPEN || r->closing)
-		return false;
-	/* Fewer than the quorum can no longer come together: the deadline says so, the record stays as it was opened. */
-	if (r->round.cohort == r->round.quorum)
-		return false;
-	s->invited = false;
-	r->round.cohort--;
-	r->version++;
-	return true;
+	char text[DIGEST_TEXT_SIZE];
+	size_t bytes = manifest_update_bytes(r->plan->manifest);
+	const struct digest *base = digest_is_zero(&j->model) ? &j->source : &j->model;
+	if (!store_has(e->config.store, &j->source, NULL))
+		return err_set(ERR_NOT_FOUND, "the job's source model %s is not in the store",
+			       digest_format(&j->source, text));
+	if (!store_has(e->config.store, base, NULL))
+		return err_set(ERR_NOT_FOUND, "the job's last model %s is not in the store", digest_format(base, text));
+	if (bytes > e->config.upload_bytes_max)
+		return err_set(ERR_LIMIT, "an update has %zu bytes; upload_bytes_max of this coordinator is %" PRIu64,
+			       bytes, e->config.upload_bytes_max);
+	return ERR_OK;
 }
 
-void engine_dismiss_absent(struct engine *e, struct run *r)
+/* Takes over `r`. */
+static enum err go_on(struct engine *e, const struct job_row *j, struct run *r)
 {
-	for (size_t i = 0; i < r->n_seats; i++) {
-		if (!registry_is_enrolled(e->config.registry, ROLE_PLANT, r->seats[i].plant))
-			engine_dismiss(e, r, r->seats[i].plant);
+	struct round_row next;
+	int64_t now = engine_wall_ms(e);
+	bool has_model = !digest_is_zero(&j->model);
+	enum err err = check_resume(e, j, r);
+	if (err == ERR_OK)
+		err = run_next_round(r, e->config.registry, has_model ? &j->model : &j->source,
+				     has_model ? j->model_size : j->source_size, now, &next);
+	if (err != ERR_OK) {
+		run_free(r);
+		return err;
 	}
+	err = db_job_resume(e->config.db, j->id, &next);
+	if (err == ERR_OK) {
+		r->failures = 0;
+		/* Watchers have seen the end, whose version is its time. */
+		r->version = (uint64_t)(now > j->ended_ms ? now : j->ended_ms) + 1;
+		log_info("job", "resumed job=%" PRIu64 " name=%s", r->id, r->name);
+		enter(e, r, &next, engine_copy_base(e, &next));
+	} else {
+		run_free(r);
+	}
+	round_row_deinit(&next);
+	return err;
 }
 
-void engine_revoked(struct engine *e, const char *plant)
+static enum err check_ended(const struct job_row *j)
 {
-	struct notices notices = {0};
-	pthread_mutex_lock(&e->lock);
-	struct waiter *w = lobby_task_of(&e->lobby, plant);
-	if (w != NULL) {
-		lobby_remove(&e->lobby, w);
-		notice_refuse(&notices, w, ERR_DENIED, "this plant's certificate has been revoked");
-	}
-	for (size_t i = 0; i < e->n_runs; i++) {
-		if (engine_dismiss(e, e->runs[i], plant))
-			engine_tell_watchers(e, e->runs[i], &notices);
-	}
-	engine_wake(e);
-	pthread_mutex_unlock(&e->lock);
-	notices_send(&notices, e->config.db);
+	if (j->state == WIRE_JOB_DONE)
+		return err_set(ERR_STATE,
+			       "job %" PRIu64
+			       " is done: all its rounds are committed; start another job from its model",
+			       j->id);
+	if (j->state == WIRE_JOB_RUNNING)
+		return err_set(ERR_STATE, "job %" PRIu64 " is running", j->id);
+	return ERR_OK;
 }
 
-/* ---- reports and figures ---- */
-
-static enum err take_report(struct engine *e, const char *plant, const struct wire_report *report)
+static enum err resume(struct engine *e, uint64_t job)
 {
 	struct job_row j;
-	uint64_t id;
-	enum wire_job_state state;
-	/* The first job after the one before it is the job itself when the plant is in it. */
-	enum err err =
-		report->job == 0 ? ERR_NOT_FOUND : db_job_after(e->config.db, plant, report->job - 1, &id, &state);
-	if (err == ERR_NOT_FOUND || (err == ERR_OK && id != report->job))
-		return err_set(ERR_NOT_FOUND, "%s is in no job %" PRIu64, plant, report->job);
-	TRY(err);
-	TRY(db_job_get(e->config.db, id, &j));
-	uint32_t last = j.round;
+	struct run *r;
+	/* Asked again, with its place taken: nobody else resumes it now. */
+	TRY(db_job_get(e->config.db, job, &j));
+	enum err err = check_ended(&j);
+	if (err == ERR_OK)
+		err = run_take_up(e->config.db, &j, &r);
+	if (err == ERR_OK)
+		err = go_on(e, &j, r);
 	job_row_deinit(&j);
-	if (report->round > last)
-		return err_set(ERR_STALE, "job %" PRIu64 " has no round %" PRIu32 " yet", id, report->round);
-	TRY(db_job_owns(e->config.db, plant, &report->model));
-	return db_report_put(e->config.db, plant, report, engine_wall_ms(e));
+	return err;
 }
 
-enum err engine_report(struct engine *e, const char *plant, const struct wire_report *report)
+enum err engine_job_resume(struct engine *e, uint64_t job)
 {
-	return trouble_hide(take_report(e, plant, report), "recording a report", TROUBLE_STORE);
-}
-
-void engine_sent(struct engine *e, const char *plant, const struct digest *model, uint64_t bytes)
-{
-	pthread_mutex_lock(&e->lock);
-	for (size_t i = 0; i < e->n_runs; i++) {
-		struct run *r = e->runs[i];
-		bool ours = digest_equal(&r->base, model) || digest_equal(&r->source, model);
-		if (ours && run_seat(r, plant) != NULL) {
-			r->bytes_down += bytes;
-			break;
-		}
+	struct job_row j;
+	TRY(db_job_get(e->config.db, job, &j));
+	enum err err = check_ended(&j);
+	if (err == ERR_OK)
+		err = take_place(e, j.name);
+	if (err == ERR_OK) {
+		err = resume(e, job);
+		leave_place(e, j.name);
 	}
-	pthread_mutex_unlock(&e->lock);
+	job_row_deinit(&j);
+	return err;
 }

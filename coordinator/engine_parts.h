@@ -5,7 +5,8 @@
  *	engine_round.c   the end of a round: seal, aggregate, commit, abandon
  *	engine_judge.c   may an update come in
  *	engine_upload.c  updates on their way in
- *	engine_job.c     jobs started and stopped, plants revoked
+ *	engine_job.c     jobs started, stopped and resumed
+ *	engine_plant.c   plants revoked, reports and figures
  *	engine_wait.c    calls that wait
  *	engine_health.c  is it well
  */
@@ -36,6 +37,7 @@ struct engine {
 	size_t n_runs;
 	const char *starting[ENGINE_JOBS_MAX]; /* borrowed: names of jobs that are being started, which need a place */
 	size_t n_starting;
+	uint64_t last_ended; /* the highest number of a job that has ended */
 	bool draining, closing;
 	bool woken; /* something has come up since the thread began its pass */
 	struct lobby lobby;
@@ -56,7 +58,7 @@ void engine_release_run(struct engine *e, struct run *r); /* the last user frees
 /* Something that watchers see has changed: collect those that wait for it. */
 void engine_tell_watchers(struct engine *e, const struct run *r, struct notices *out);
 /* A round has opened: collect its plants, and the watchers. */
-void engine_tell_open(struct engine *e, const struct run *r, struct notices *out);
+void engine_tell_open(struct engine *e, struct run *r, struct notices *out);
 /* The job has left the list: collect its plants and watchers. */
 void engine_tell_end(struct engine *e, const struct run *r, struct notices *out);
 void engine_expire(struct engine *e, int64_t monotonic_ms, struct notices *out); /* those whose time is over */
@@ -65,10 +67,20 @@ bool engine_dismiss(struct engine *e, struct run *r, const char *plant);
 /* The same for all plants of a round that has just been opened: one may have been revoked since its cohort was chosen. */
 void engine_dismiss_absent(struct engine *e, struct run *r);
 
-/* Is the round that the update is for still open? ERR_STALE. */
+/* May an update that is on its way in go on? ERR_STALE when it can count nowhere any more: its round takes none, or, where late ones are
+ * carried, the job has ended or gone on too far. */
 MUST_CHECK enum err engine_check_open(const struct engine *e, const struct run *r, const struct wire_head *head);
+/* It is complete: the round in which it counts when it is recorded now. ERR_STALE as above; ERR_UNAVAILABLE: no round takes updates just now,
+ * but the next one will take this; ERR_DENIED, ERR_DUPLICATE: the plant has no free seat in it. */
+MUST_CHECK enum err engine_find_round(const struct engine *e, const struct run *r, const struct seat *s,
+				      const struct wire_head *head, uint32_t *ret_round);
 
 /* ---- without the lock ---- */
+
+enum { ENGINE_INLINE_MAX = 32 << 20 }; /* of a round's base, times the plants that get it with their task */
+/* A copy of the round's base, when it is small enough to go out with the task; NULL otherwise, also when it cannot be read: plants fetch it
+ * then. blob_release(). */
+struct blob *engine_copy_base(struct engine *e, const struct round_row *round);
 
 /* Judges the head of an update and claims its seat: `uploading` is set and the run has one user more. *ret_seat is NULL when this very
  * update counts already: the receipt says so. What engine_upload_begin() refuses. */

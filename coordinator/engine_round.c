@@ -3,12 +3,16 @@
  *
  * What a function reads of its run without the lock cannot change meanwhile: `closing` keeps updates out of an open round, and a round
  * that is not open takes none; the seats' digests and weights are therefore settled.
+ *
+ * What a round costs in syncs, beside its updates: the commit of the seal, the content of the new model, the directory that gets its name,
+ * the commit of the end. round.c says why these, and why no more.
  */
 #include "coordinator/engine_parts.h"
 
 #include "base/log.h"
 #include "coordinator/aggregate.h"
 #include "coordinator/spool.h"
+#include "coordinator/staleness.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,7 +21,8 @@
 
 enum {
 	IO_TRIES = 3, /* before a stopped job gives up a round that cannot be read or written */
-	FRESH_MS = 10 * 60 * 1000,
+	FRESH_MS =
+		10 * 60000, /* so young an update, whose bytes this process has checked, is still in the page cache */
 };
 
 static enum round_action tell_round(struct engine *e, struct run *r, enum round_event event)
@@ -54,8 +59,8 @@ static enum err seal(struct engine *e, struct run *r)
 {
 	struct digest digest = run_seal(r);
 	TRY(db_round_seal(e->config.db, r->id, r->round.number, &digest));
-	log_info("round", "sealed job=%" PRIu64 " round=%" PRIu32 " updates=%" PRIu32 "/%" PRIu32, r->id,
-		 r->round.number, r->round.accepted, r->round.cohort);
+	log_info("round", "sealed job=%" PRIu64 " round=%" PRIu32 " updates=%" PRIu32 "/%" PRIu32 " goal=%" PRIu32,
+		 r->id, r->round.number, r->round.accepted, r->round.cohort, r->round.goal);
 	advance(e, r, ROUND_EVENT_SEALED);
 	return ERR_OK;
 }
@@ -101,41 +106,58 @@ static enum err run_rule(struct engine *e, struct run *r, const struct aggregate
 	return ERR_OK;
 }
 
-/* This process has digested the very bytes that it has written, and they are still in the page cache: nothing has had them since. Those
- * that came earlier, or before a restart, may come from the disk again. */
-static bool is_fresh(const struct seat *s, int64_t now_ms)
+/* What the accepted updates count, by plant. */
+static struct staleness *weigh(const struct run *r)
 {
-	return s->verified && now_ms - s->time_ms >= 0 && now_ms - s->time_ms < FRESH_MS;
+	struct staleness *v = mem_array(r->round.accepted, sizeof *v);
+	size_t n = 0;
+	for (size_t i = 0; i < r->n_seats; i++) {
+		const struct seat *s = &r->seats[i];
+		if (!s->accepted)
+			continue;
+		ENSURE(n < r->round.accepted && s->base_round <= r->round.number);
+		v[n++] = (struct staleness){.samples = s->samples, .late = r->round.number - s->base_round};
+	}
+	ENSURE(n == r->round.accepted);
+	staleness_weigh(v, n, (enum job_late_weight)r->plan->config.late_weight);
+	return v;
+}
+
+/* An update that this process has received and checked, and whose bytes have not left its memory since, is not hashed again. */
+static bool is_trusted(const struct seat *s, int64_t now_ms)
+{
+	return s->verified && now_ms >= s->time_ms && now_ms - s->time_ms < FRESH_MS;
 }
 
 static enum err combine(struct engine *e, struct run *r, struct digest *ret_model, uint64_t *ret_size)
 {
 	struct aggregate_input *inputs = mem_array(r->round.accepted, sizeof *inputs);
 	char(*paths)[PATH_SIZE] = mem_array(r->round.accepted, sizeof *paths);
-	size_t n = 0;
+	struct staleness *weights = weigh(r);
 	int64_t now = engine_wall_ms(e);
+	size_t n = 0;
 	for (size_t i = 0; i < r->n_seats; i++) {
 		const struct seat *s = &r->seats[i];
 		if (!s->accepted)
 			continue;
-		ENSURE(n < r->round.accepted);
-		struct spool_key key = {.job = r->id, .round = r->round.number, .plant = s->plant};
+		struct spool_key key = {.job = r->id, .round = s->base_round, .plant = s->plant};
 		inputs[n] = (struct aggregate_input){.path = spool_path(e->config.dir, &key, paths[n]),
-						     .weight = (int64_t)s->samples,
-						     .full = (int64_t)s->samples,
-						     .digest = is_fresh(s, now) ? NULL : &s->digest};
+						     .weight = weights[n].weight,
+						     .full = weights[n].full,
+						     .digest = is_trusted(s, now) ? NULL : &s->digest};
 		n++;
 	}
 	enum err err = run_rule(e, r, inputs, n, ret_model, ret_size);
+	free(weights);
 	free(inputs);
 	free(paths);
 	return err;
 }
 
+static enum err commit(struct engine *e, struct run *r);
 static enum err abandon(struct engine *e, struct run *r, const char *reason);
 
-/* The sealed updates give no model, today or ever: the round ends without one. The machine has no such way out, because nothing that an
- * operator or the clock does may lead here. */
+/* The sealed updates give no model, today or ever: the round ends without one. Nothing that an operator or the clock does leads here. */
 static enum err give_up(struct engine *e, struct run *r)
 {
 	char reason[DB_REASON_SIZE];
@@ -154,7 +176,6 @@ static enum err aggregate(struct engine *e, struct run *r)
 		return err;
 	if (err != ERR_OK)
 		return give_up(e, r);
-	TRY(db_round_aggregated(e->config.db, r->id, r->round.number, &model, size));
 	log_info("round", "aggregated job=%" PRIu64 " round=%" PRIu32 " model=%s", r->id, r->round.number,
 		 digest_format(&model, text));
 	pthread_mutex_lock(&e->lock);
@@ -162,7 +183,8 @@ static enum err aggregate(struct engine *e, struct run *r)
 	r->next_model_size = size;
 	pthread_mutex_unlock(&e->lock);
 	advance(e, r, ROUND_EVENT_AGGREGATED);
-	return ERR_OK;
+	/* At once: until then a restart would aggregate again. */
+	return commit(e, r);
 }
 
 /* ---- closing ---- */
@@ -170,6 +192,7 @@ static enum err aggregate(struct engine *e, struct run *r)
 /* What comes after the round: another one, or the end of the job. */
 struct sequel {
 	struct round_row next;
+	struct blob *base_copy; /* of the next round; owned */
 	bool has_next;
 	enum wire_job_state state;
 	char reason[DB_REASON_SIZE];
@@ -186,20 +209,19 @@ static void open_next(struct engine *e, struct run *r, const struct digest *base
 	if (run_next_round(r, e->config.registry, base, base_size, engine_wall_ms(e), &s->next) == ERR_OK) {
 		s->has_next = true;
 		s->state = WIRE_JOB_RUNNING;
+		s->base_copy = engine_copy_base(e, &s->next);
 	} else {
 		end_with(s, WIRE_JOB_FAILED, err_text());
 	}
 }
 
 /* In memory what is durable already. */
-static void install(struct engine *e, struct run *r, const struct round_close *c, const struct sequel *s)
+static void install(struct engine *e, struct run *r, const struct round_close *c, struct sequel *s)
 {
 	struct notices notices = {0};
 	pthread_mutex_lock(&e->lock);
-	/* Giving a sealed round up is not the machine's: see give_up(). */
-	if (r->round.phase != ROUND_SEALED)
-		ENSURE(tell_round(e, r, c->phase == ROUND_COMMITTED ? ROUND_EVENT_COMMITTED : ROUND_EVENT_ABANDONED) ==
-		       ROUND_NEXT);
+	ENSURE(tell_round(e, r, c->phase == ROUND_COMMITTED ? ROUND_EVENT_COMMITTED : ROUND_EVENT_ABANDONED) ==
+	       ROUND_NEXT);
 	if (c->phase == ROUND_COMMITTED) {
 		r->model = r->next_model;
 		r->model_size = r->next_model_size;
@@ -209,7 +231,8 @@ static void install(struct engine *e, struct run *r, const struct round_close *c
 	r->failures = c->failures;
 	r->version++;
 	if (s->has_next) {
-		run_open_round(r, &s->next);
+		run_open_round(r, &s->next, s->base_copy);
+		s->base_copy = NULL;
 		engine_dismiss_absent(e, r);
 		engine_tell_open(e, r, &notices);
 	} else {
@@ -224,8 +247,9 @@ static void install(struct engine *e, struct run *r, const struct round_close *c
 static void log_sequel(const struct run *r, const struct sequel *s)
 {
 	if (s->has_next)
-		log_info("round", "opened job=%" PRIu64 " round=%" PRIu32 " cohort=%" PRIu32 " quorum=%" PRIu32, r->id,
-			 s->next.state.number, s->next.state.cohort, s->next.state.quorum);
+		log_info("round",
+			 "opened job=%" PRIu64 " round=%" PRIu32 " cohort=%" PRIu32 " goal=%" PRIu32 " quorum=%" PRIu32,
+			 r->id, s->next.state.number, s->next.state.cohort, s->next.state.goal, s->next.state.quorum);
 	else
 		log_info("job", "%s job=%" PRIu64 " name=%s%s%s", wire_job_state_name(s->state), r->id, r->name,
 			 s->reason[0] != '\0' ? ": " : "", s->reason);
@@ -243,6 +267,8 @@ static enum err close_round(struct engine *e, struct run *r, enum round_phase ph
 		.reason = reason,
 		.bytes_down = r->bytes_down,
 		.now_ms = engine_wall_ms(e),
+		.model = phase == ROUND_COMMITTED ? r->next_model : (struct digest){{0}},
+		.model_size = phase == ROUND_COMMITTED ? r->next_model_size : 0,
 		.failures = phase == ROUND_ABANDONED && !r->stop_asked ? r->failures + 1 : 0,
 		.next = s->has_next ? &s->next : NULL,
 		.state = s->state,
@@ -258,6 +284,7 @@ static enum err close_round(struct engine *e, struct run *r, enum round_phase ph
 		retention_closed(e->retention, c.job, number);
 	}
 	round_row_deinit(&s->next);
+	blob_release(s->base_copy);
 	return err;
 }
 
@@ -294,6 +321,12 @@ static enum err abandon_open(struct engine *e, struct run *r)
 	char reason[DB_REASON_SIZE];
 	if (is_stopped(e, r))
 		return abandon(e, r, "the job was stopped");
+	if (r->round.lost && engine_wall_ms(e) < r->round.deadline_ms) {
+		snprintf(reason, sizeof reason,
+			 "plants were revoked, and those that are left cannot come to the quorum of %" PRIu32,
+			 r->round.quorum);
+		return abandon(e, r, reason);
+	}
 	snprintf(reason, sizeof reason,
 		 "%" PRIu32 " of %" PRIu32 " plants had reported at the deadline; the quorum is %" PRIu32,
 		 r->round.accepted, r->round.cohort, r->round.quorum);

@@ -33,9 +33,10 @@ static void let_go(struct upload *u)
 	pthread_mutex_lock(&e->lock);
 	u->seat->uploading = false;
 	/* Revoked while it was sending: the round was left waiting for it. */
-	if (!u->run->ended && !registry_is_enrolled(e->config.registry, ROLE_PLANT, u->seat->plant) &&
-	    engine_dismiss(e, u->run, u->seat->plant))
-		engine_wake(e);
+	if (!u->run->ended && !registry_is_enrolled(e->config.registry, ROLE_PLANT, u->seat->plant))
+		engine_dismiss(e, u->run, u->seat->plant);
+	/* One that is past its deadline may have waited for this. */
+	engine_wake(e);
 	engine_release_run(e, u->run);
 	pthread_mutex_unlock(&e->lock);
 	free(u);
@@ -75,6 +76,7 @@ static enum err still_open(struct upload *u)
 {
 	pthread_mutex_lock(&u->engine->lock);
 	enum err err = engine_check_open(u->engine, u->run, &u->head);
+	u->seat->progress_ms = engine_monotonic_ms(u->engine);
 	pthread_mutex_unlock(&u->engine->lock);
 	return err;
 }
@@ -104,10 +106,11 @@ static void drop_file(const struct upload *u)
 	free(text);
 }
 
-static enum err begin_recording(struct upload *u)
+/* Here it is settled in which round the update counts. */
+static enum err begin_recording(struct upload *u, uint32_t *ret_round)
 {
 	pthread_mutex_lock(&u->engine->lock);
-	enum err err = engine_check_open(u->engine, u->run, &u->head);
+	enum err err = engine_find_round(u->engine, u->run, u->seat, &u->head, ret_round);
 	if (err == ERR_OK)
 		u->run->recording++;
 	pthread_mutex_unlock(&u->engine->lock);
@@ -146,7 +149,6 @@ static enum err record(struct upload *u, double norm, struct wire_receipt *ret_r
 	const struct wire_update_head *head = &u->head.update;
 	struct update_row row = {
 		.job = head->job,
-		.round = head->round,
 		.base_round = head->round,
 		.place = -1,
 		.size = u->head.size,
@@ -157,18 +159,19 @@ static enum err record(struct upload *u, double norm, struct wire_receipt *ret_r
 		.metrics = head->metrics,
 	};
 	memcpy(row.plant, u->seat->plant, sizeof row.plant);
-	enum err err = begin_recording(u);
+	enum err err = begin_recording(u, &row.round);
 	if (err == ERR_OK) {
 		err = db_update_add(u->engine->config.db, &row);
 		count(u, &row, err == ERR_OK);
 	}
 	/* A commit that failed may come back after a crash: only a refusal says that there is no row, and then the file goes. The same
 	 * update, sent again, finds the file and is welcome. */
-	if (err == ERR_STALE || err == ERR_DUPLICATE)
+	if (err == ERR_STALE || err == ERR_DENIED || err == ERR_DUPLICATE)
 		drop_file(u);
 	TRY(trouble_hide(err, "recording an update", TROUBLE_STORE));
-	log_info("round", "accepted job=%" PRIu64 " round=%" PRIu32 " plant=%s samples=%" PRIu64 " norm=%.4g", row.job,
-		 row.round, row.plant, row.samples, norm);
+	log_info("round",
+		 "accepted job=%" PRIu64 " round=%" PRIu32 " plant=%s samples=%" PRIu64 " norm=%.4g late=%" PRIu32,
+		 row.job, row.round, row.plant, row.samples, norm, row.round - row.base_round);
 	engine_write_receipt(&u->head, row.time_ms, false, ret_receipt);
 	return ERR_OK;
 }

@@ -2,6 +2,8 @@
  * Calls that wait. A call comes in on a thread that must not block, so what memory can answer is answered at once, and everything else goes
  * to the lobby; what needs the database (has a job of this plant ended?) is looked up by the engine's thread.
  *
+ * Most plants that come have missed nothing: they know of an end as late as the last one that there was, and are not looked up.
+ *
  * Nothing is missed in between: jobs end on the engine's thread only, the same that asks the database, and rounds open under the lock.
  *
  * Ends are told in the order of the jobs: a plant only says which end it saw last, so the end of job 2 is kept back while the plant is
@@ -43,6 +45,13 @@ static struct run *find_task(const struct engine *e, const struct waiter *w, int
 	return NULL;
 }
 
+static void send_task(struct run *r, struct waiter *w, int64_t now_ms, struct notices *out)
+{
+	/* The others are counted when they fetch it: engine_sent(). */
+	r->bytes_down += r->base_copy != NULL ? r->base_size : 0;
+	notice_train(out, w, r, now_ms);
+}
+
 static struct waiter *waiter_new(const struct engine *e, enum waiter_kind kind, const char *who, answer_fn answer,
 				 void *call)
 {
@@ -71,13 +80,13 @@ void engine_task(struct engine *e, const char *plant, const struct wire_task_req
 		lobby_remove(&e->lobby, older);
 		notice_wait(&notices, older);
 	}
-	const struct run *r = find_task(e, w, now);
+	struct run *r = find_task(e, w, now);
 	if (e->draining) {
 		notice_refuse(&notices, w, ERR_UNAVAILABLE, ENGINE_STOPPING);
 	} else if (r != NULL) {
-		notice_train(&notices, w, r, now);
+		send_task(r, w, now, &notices);
 	} else {
-		w->unchecked = true;
+		w->unchecked = w->seen < e->last_ended;
 		lobby_add(&e->lobby, w);
 		engine_wake(e);
 	}
@@ -131,7 +140,7 @@ void engine_tell_watchers(struct engine *e, const struct run *r, struct notices 
 	}
 }
 
-void engine_tell_open(struct engine *e, const struct run *r, struct notices *out)
+void engine_tell_open(struct engine *e, struct run *r, struct notices *out)
 {
 	int64_t now = engine_wall_ms(e);
 	for (struct waiter *w = e->lobby.first, *next; w != NULL; w = next) {
@@ -139,7 +148,7 @@ void engine_tell_open(struct engine *e, const struct run *r, struct notices *out
 		if (w->kind != WAITER_TASK || !has_task(w, r, now))
 			continue;
 		lobby_remove(&e->lobby, w);
-		notice_train(out, w, r, now);
+		send_task(r, w, now, out);
 	}
 	engine_tell_watchers(e, r, out);
 }

@@ -18,6 +18,7 @@ struct notice {
 	uint64_t version;
 	struct plan *plan;             /* shared: the texts in what follows */
 	struct wire_task task;         /* TRAIN */
+	struct blob *base_copy;        /* shared; in `task`; NULL */
 	struct wire_watch_reply watch; /* MOVED */
 	enum err code;                 /* REFUSED */
 	char text[256];
@@ -50,6 +51,16 @@ static struct buf borrow(const struct buf *text)
 	return (struct buf){.p = text->p, .n = text->n, .cap = text->n, .max = text->n};
 }
 
+/* The same of bytes; packing does not write to them. */
+static struct buf borrow_bytes(struct bytes b)
+{
+	union {
+		const uint8_t *in;
+		uint8_t *out;
+	} p = {.in = b.p};
+	return (struct buf){.p = p.out, .n = b.n, .cap = b.n, .max = b.n};
+}
+
 void notice_wait(struct notices *list, struct waiter *w)
 {
 	bool fresh;
@@ -77,6 +88,10 @@ void notice_train(struct notices *list, struct waiter *w, const struct run *r, i
 		.source_size = r->source_size,
 		.deadline_in_ms = left > 0 ? (uint64_t)left : 0,
 	};
+	if (r->base_copy != NULL) {
+		n->base_copy = blob_share(r->base_copy);
+		n->task.base_content = borrow_bytes(blob_bytes(n->base_copy));
+	}
 	snprintf(n->task.job_name, sizeof n->task.job_name, "%s", r->name);
 }
 
@@ -215,6 +230,7 @@ void notices_send(struct notices *list, struct db *db)
 		next = n->next;
 		send_one(n, db);
 		plan_release(n->plan);
+		blob_release(n->base_copy);
 		free(n);
 	}
 	list->first = NULL;

@@ -31,23 +31,35 @@ static struct plan *plan_new(void)
 	return p;
 }
 
-/* Only the one canonical text is taken, so that a configuration has one hash. */
 static enum err read_config(struct plan *p, struct bytes config)
 {
 	TRY(config_from_canonical(job_wire_rows, config, &p->config));
 	TRY(job_check(&p->config));
-	TRY(config_canonical(job_wire_rows, &p->config, &p->config_text));
-	if (p->config_text.n != config.n || memcmp(p->config_text.p, config.p, config.n) != 0)
-		return err_set(ERR_MALFORMED,
-			       "the job's configuration is not in its canonical form; use a hansactl of this release");
+	TRY(buf_append(&p->config_text, config.p, config.n));
 	p->config_hash = job_hash(config);
 	return ERR_OK;
+}
+
+/* From an operator only the one canonical text is taken, so that a configuration has one hash. What is stored was canonical when it was
+ * taken, perhaps by another release: there the hash is what counts. */
+static enum err check_canonical(const struct plan *p, struct bytes config)
+{
+	struct buf text;
+	buf_init(&text, WIRE_CONFIG_MAX);
+	enum err err = config_canonical(job_wire_rows, &p->config, &text);
+	if (err == ERR_OK && (text.n != config.n || memcmp(text.p, config.p, config.n) != 0))
+		err = err_set(ERR_MALFORMED,
+			      "the job's configuration is not in its canonical form; use a hansactl of this release");
+	buf_deinit(&text);
+	return err;
 }
 
 enum err plan_make(struct bytes config, const struct model *source, struct plan **ret_plan)
 {
 	struct plan *p = plan_new();
 	enum err err = read_config(p, config);
+	if (err == ERR_OK)
+		err = check_canonical(p, config);
 	if (err == ERR_OK)
 		err = manifest_build(source, &p->config.train.freeze, &p->config.local, &p->manifest);
 	if (err == ERR_OK)

@@ -4,17 +4,17 @@
  * The machine itself is memory only. It is worth something because of the order in which the engine works: it does
  * what an action says, makes the result durable, and only then feeds the event that tells the machine so. An event
  * is thus always about something that is on disk already, and the phase in the database is never ahead of the
- * facts.
+ * facts. It may be behind them: what is done twice must give the same, then.
  *
  *	phase        durable at that moment                   on the way out
  *	----------   --------------------------------------   ----------------------------------------
- *	OPEN         number, base digest, cohort, quorum,     ACCEPTED counts one row more; a full
- *	             deadline; a row and a spooled file for   cohort or the deadline asks for SEAL or
- *	             each accepted update                     ABANDON
+ *	OPEN         number, base digest, cohort, goal,       ACCEPTED counts one row more; the goal, the
+ *	             quorum, deadline; a row and a spooled    deadline or a lost quorum asks for SEAL or
+ *	             file for each accepted update            ABANDON
  *	SEALED       the list of accepted digests; no row     AGGREGATE makes the model from exactly
  *	             is added or taken away any more          that list
- *	AGGREGATED   the new model in the store under its     COMMIT makes it the job's current model
- *	             digest, that digest in the database
+ *	AGGREGATED   the new model in the store, under its    COMMIT records its digest and makes it the
+ *	             digest; the database says SEALED         job's current model
  *	COMMITTED    the new model is current                 NEXT: the spooled updates go, the next
  *	                                                      round opens
  *	ABANDONED    the base stays current; the accepted     NEXT
@@ -24,8 +24,15 @@
  * Each action may therefore be done twice, and each can be: sealing the same rows gives the same list; aggregating
  * the same list gives the same bytes under the same name (aggregate.h); committing sets the same value; abandoning
  * likewise. Nothing is lost: an acknowledged update has its row, a row is in the seal, and the seal is all that
- * aggregation reads. Nothing is doubled: rows are unique per (job, round, plant), `accepted` is their number, and a
- * round whose seal is on disk takes no row (round_accepts() and the table say no).
+ * aggregation reads. Nothing is doubled: rows are unique per (job, round, plant) and per (job, round it was made in,
+ * plant), `accepted` is their number, and a round whose seal is on disk takes no row (round_accepts() and the table
+ * say no).
+ *
+ * Syncs. A round costs two commits: the seal, and the end, in which the model's digest, what it means for the job and
+ * the next round are one transaction. AGGREGATED has none of its own: nothing but the commit can follow it, neither a
+ * stop nor the clock, so there is nothing to remember; a crash there aggregates once more. (A database of an earlier
+ * release may hold the phase: it is taken up as what it is.) The seal has one, because it is a promise: who has seen
+ * a round sealed never sees another set of updates in it.
  *
  * The point of no return is SEALED. Before it, a stop of the job or a missed quorum ends the round without a model;
  * from it on the outcome is a function of what is on disk, so a stop waits for the commit: otherwise two
@@ -39,8 +46,14 @@
  * counted when its event comes: the promise was made to the plant, and the seal is what decides. `now` may go
  * backwards (wall clock): that delays a decision and never undoes one, because decisions are phases.
  *
- * Rejected: a timer state between OPEN and SEALED ("closing"), with its own crash cases, in which late updates
- * trickle in. The deadline is the grace period.
+ * Goal and cohort. Asking more plants than the goal wants (over-selection) keeps slow ones from holding the others up;
+ * with updates that may come late (engine_judge.c) it is buffered asynchronous training, and the goal is the size of
+ * the buffer. The machine does not know the difference: an update that came late is one more that is accepted.
+ *
+ * Grace. An update of an hour's transfer that lacks its last second at the deadline is worth waiting for, one whose
+ * plant has gone to sleep is not. What tells them apart is whether bytes come, so `flowing` is told from outside, like
+ * the time, and the wait ends with the last of them or with the grace. It is no phase: nothing about it is durable,
+ * and after a restart nothing flows. Where accepted and flowing ones together are no quorum, nobody waits.
  */
 #include "coordinator/round.h"
 
@@ -111,11 +124,18 @@ static const enum round_action resume_actions[ROUND_PHASE_COUNT] = {
 
 static enum round_action judge(const struct round *r, int64_t now_ms)
 {
-	if (r->accepted == r->cohort)
+	bool quorate = r->accepted >= r->quorum;
+	if (r->accepted >= r->goal)
 		return ROUND_SEAL;
+	if (r->lost && !quorate)
+		return ROUND_ABANDON;
 	if (now_ms < r->deadline_ms)
 		return ROUND_NOTHING;
-	return r->accepted >= r->quorum ? ROUND_SEAL : ROUND_ABANDON;
+	/* Differences, which cannot overflow, unlike deadline + grace of a damaged row. */
+	bool graced = r->flowing > 0 && now_ms - r->deadline_ms < r->grace_ms;
+	if (graced && (uint64_t)r->accepted + r->flowing >= r->quorum)
+		return ROUND_NOTHING;
+	return quorate ? ROUND_SEAL : ROUND_ABANDON;
 }
 
 static const char *flaw_of(const struct round *r)
@@ -126,10 +146,14 @@ static const char *flaw_of(const struct round *r)
 		return "rounds are numbered from 1";
 	if (r->quorum == 0 || r->quorum > r->cohort)
 		return "the quorum is not between 1 and the cohort";
+	if (r->goal < r->quorum || r->goal > r->cohort)
+		return "the goal is not between the quorum and the cohort";
 	if (r->accepted > r->cohort)
 		return "more updates than plants";
-	if (r->opened_ms >= r->deadline_ms)
-		return "the deadline is not after the opening";
+	if (r->grace_ms < 0)
+		return "a grace of less than no time";
+	if (r->opened_ms < 0 || r->opened_ms >= r->deadline_ms)
+		return "the deadline is not after the opening, or both before 1970";
 	bool sealed = r->phase == ROUND_SEALED || r->phase == ROUND_AGGREGATED || r->phase == ROUND_COMMITTED;
 	if (sealed && r->accepted < r->quorum)
 		return "sealed without a quorum";
@@ -170,12 +194,20 @@ enum err round_step(struct round *r, enum round_event event, int64_t now_ms, enu
 
 enum err round_accepts(const struct round *r, int64_t now_ms)
 {
+	TRY(round_finishes(r, now_ms));
+	if (now_ms >= r->deadline_ms)
+		return err_set(ERR_STALE, "the deadline of round %lu has passed", (unsigned long)r->number);
+	return ERR_OK;
+}
+
+enum err round_finishes(const struct round *r, int64_t now_ms)
+{
 	round_validate(r);
 	if (r->phase != ROUND_OPEN)
 		return err_set(ERR_STALE, "round %lu is %s", (unsigned long)r->number, phase_names[r->phase]);
-	if (r->accepted == r->cohort)
-		return err_set(ERR_STALE, "round %lu has the updates of all its plants", (unsigned long)r->number);
-	if (now_ms >= r->deadline_ms)
+	if (r->accepted >= r->goal)
+		return err_set(ERR_STALE, "round %lu has all the updates that it wants", (unsigned long)r->number);
+	if (now_ms >= r->deadline_ms && now_ms - r->deadline_ms >= r->grace_ms)
 		return err_set(ERR_STALE, "the deadline of round %lu has passed", (unsigned long)r->number);
 	return ERR_OK;
 }

@@ -4,9 +4,10 @@
  *
  *	OPEN -> SEALED -> AGGREGATED -> COMMITTED      or      OPEN -> ABANDONED      or      SEALED -> ABANDONED
  *
- * OPEN: updates are accepted from the cohort, each plant once. It is sealed when every plant of the cohort has
- * reported, or when the deadline has passed and at least `quorum` have; below the quorum at the deadline it is
- * abandoned. SEALED: the set of accepted updates is fixed and durable; the outcome is determined from here on: a
+ * OPEN: updates are accepted from the cohort, each plant once. It is sealed when `goal` of them have come, or when the
+ * deadline has passed and at least `quorum` have; below the quorum at the deadline it is abandoned. Updates that flow in
+ * when the deadline passes are waited for, for the time of grace, unless they could not make up the quorum. It is
+ * abandoned before the deadline when so many of its plants are lost that the quorum cannot come together. SEALED: the set of accepted updates is fixed and durable; the outcome is determined from here on: a
  * model, or ABANDONED when these updates give none. AGGREGATED: the new model's digest is known. COMMITTED: the new
  * model is durable and current.
  */
@@ -41,14 +42,20 @@ enum round_action {
 struct round {
 	uint32_t number; /* 1-based */
 	enum round_phase phase;
-	uint32_t cohort, quorum, accepted; /* 1 <= quorum <= cohort; accepted <= cohort */
-	int64_t opened_ms, deadline_ms;    /* Unix time; opened < deadline */
+	uint32_t cohort, goal, quorum; /* 1 <= quorum <= goal <= cohort */
+	uint32_t accepted; /* <= cohort: those that were being recorded when the goal was reached count, too */
+	uint32_t flowing;  /* updates on their way in whose bytes come now; told before each step */
+	bool lost;         /* the quorum cannot come together any more: plants have been revoked */
+	int64_t opened_ms, deadline_ms; /* Unix time; opened < deadline */
+	int64_t grace_ms;               /* >= 0 */
 };
 
 /* ERR_STATE for an event that cannot happen in this phase: the round is unchanged then. */
 MUST_CHECK enum err round_step(struct round *r, enum round_event event, int64_t now_ms, enum round_action *ret_action);
-/* May an update be accepted now? ERR_STALE with the reason otherwise. */
+/* May an update begin to come in now? ERR_STALE with the reason otherwise. */
 MUST_CHECK enum err round_accepts(const struct round *r, int64_t now_ms);
+/* May one that has begun in time go on, and be recorded? That has the time of grace as well. */
+MUST_CHECK enum err round_finishes(const struct round *r, int64_t now_ms);
 /* What to do with a round as it stands in the database: after a restart, and again after an action that failed. */
 enum round_action round_resume(const struct round *r, int64_t now_ms);
 void round_validate(const struct round *r); /* ENSUREs the invariants */

@@ -1,6 +1,7 @@
 #include "coordinator/run.h"
 
 #include "base/log.h"
+#include "base/rng.h"
 #include "coordinator/spool.h"
 
 #include <stdio.h>
@@ -46,6 +47,8 @@ struct run *run_new(const struct job_row *j, struct plan *plan, struct bytes coh
 	r->failures = j->failures;
 	r->users = 1;
 	r->version = 1;
+	if (run_carries(r))
+		r->past = mem_array((size_t)plan->config.late_max + 1, sizeof *r->past);
 	seat_all(r, cohort);
 	return r;
 }
@@ -55,6 +58,8 @@ void run_free(struct run *r)
 	if (r == NULL)
 		return;
 	plan_release(r->plan);
+	blob_release(r->base_copy);
+	free(r->past);
 	free(r->seats);
 	free(r);
 }
@@ -75,7 +80,48 @@ struct seat *run_seat(const struct run *r, const char *plant)
 	return NULL;
 }
 
-void run_open_round(struct run *r, const struct round_row *row)
+/* ---- bases, late updates ---- */
+
+bool run_carries(const struct run *r)
+{
+	return r->plan->config.late == JOB_LATE_CARRY;
+}
+
+static struct run_base *past_place(const struct run *r, uint32_t round)
+{
+	return &r->past[round % ((uint32_t)r->plan->config.late_max + 1)];
+}
+
+static void remember_base(struct run *r, uint32_t round, const struct digest *base)
+{
+	if (r->past != NULL)
+		*past_place(r, round) = (struct run_base){.round = round, .base = *base};
+}
+
+const struct digest *run_base(const struct run *r, uint32_t round)
+{
+	if (round == r->round.number)
+		return &r->base;
+	const struct run_base *b = r->past != NULL ? past_place(r, round) : NULL;
+	return b != NULL && round != 0 && b->round == round ? &b->base : NULL;
+}
+
+uint32_t run_flowing(const struct run *r, int64_t monotonic_ms, int64_t *wait_ms)
+{
+	uint32_t n = 0;
+	for (size_t i = 0; i < r->n_seats; i++) {
+		const struct seat *s = &r->seats[i];
+		int64_t left = s->progress_ms + RUN_FLOW_MS - monotonic_ms;
+		bool ours = s->upload_round == r->round.number || run_carries(r);
+		if (!s->uploading || !s->invited || s->accepted || !ours || left <= 0)
+			continue;
+		*wait_ms = left < *wait_ms ? left : *wait_ms;
+		n++;
+	}
+	return n;
+}
+
+void run_open_round(struct run *r, const struct round_row *row, struct blob *base_copy)
 {
 	char name[WIRE_NAME_SIZE];
 	struct bytes cohort = buf_bytes(&row->cohort);
@@ -91,6 +137,9 @@ void run_open_round(struct run *r, const struct round_row *row)
 	r->round = row->state;
 	r->base = row->base;
 	r->base_size = row->base_size;
+	remember_base(r, row->state.number, &row->base);
+	blob_release(r->base_copy);
+	r->base_copy = base_copy;
 	r->next_model = row->model;
 	r->next_model_size = row->model_size;
 	r->bytes_up = row->bytes_up;
@@ -109,8 +158,11 @@ struct digest run_seal(const struct run *r)
 		char text[DIGEST_TEXT_SIZE];
 		if (!s->accepted)
 			continue;
-		char *line = mem_printf("%s %s %llu\n", s->plant, digest_format(&s->digest, text),
-					(unsigned long long)s->samples);
+		char late[16] = "";
+		if (s->base_round != r->round.number)
+			snprintf(late, sizeof late, " %lu", (unsigned long)s->base_round);
+		char *line = mem_printf("%s %s %llu%s\n", s->plant, digest_format(&s->digest, text),
+					(unsigned long long)s->samples, late);
 		digest_add(d, line, strlen(line));
 		free(line);
 	}
@@ -123,14 +175,14 @@ static bool has_file(const char *dir, const struct update_row *u)
 {
 	char path[PATH_SIZE];
 	uint64_t size;
-	struct spool_key key = {.job = u->job, .round = u->round, .plant = u->plant};
+	struct spool_key key = {.job = u->job, .round = u->base_round, .plant = u->plant};
 	return file_size(spool_path(dir, &key, path), &size) == ERR_OK && size == u->size;
 }
 
 /* A row without its file: left by a commit that had failed and came back, or by a damaged disk. */
 static enum err strike_off(struct db *db, const char *dir, struct run *r, const struct update_row *u)
 {
-	struct spool_key key = {.job = u->job, .round = u->round, .plant = u->plant};
+	struct spool_key key = {.job = u->job, .round = u->base_round, .plant = u->plant};
 	log_warn("round", "job=%llu round=%lu: the update of %s is not in the spool; it has to be sent again",
 		 (unsigned long long)u->job, (unsigned long)u->round, u->plant);
 	TRY(db_update_drop(db, u));
@@ -193,7 +245,7 @@ static enum err load_round(struct db *db, const char *dir, struct run *r, uint32
 	if (err == ERR_NOT_FOUND)
 		return err_add(ERR_CORRUPT, "its last round");
 	TRY(err);
-	run_open_round(r, &row);
+	run_open_round(r, &row, NULL);
 	err = seat_updates(db, dir, r);
 	if (err == ERR_OK)
 		err = check_round(r, &row);
@@ -201,22 +253,53 @@ static enum err load_round(struct db *db, const char *dir, struct run *r, uint32
 	return err;
 }
 
+/* Of the rounds before the last that a late update may be made from. */
+static enum err load_bases(struct db *db, struct run *r, uint32_t last)
+{
+	uint32_t n = r->past != NULL ? (uint32_t)r->plan->config.late_max : 0;
+	for (uint32_t round = last > n ? last - n : 1; n > 0 && round <= last; round++) {
+		struct round_row row;
+		enum err err = db_round_get(db, r->id, round, &row);
+		if (err == ERR_NOT_FOUND)
+			return err_add(ERR_CORRUPT, "an earlier round");
+		TRY(err);
+		remember_base(r, round, &row.base);
+		round_row_deinit(&row);
+	}
+	return ERR_OK;
+}
+
+enum err run_take_up(struct db *db, const struct job_row *j, struct run **ret_run)
+{
+	struct plan *plan = NULL;
+	struct buf cohort = {0};
+	TRY(plan_load(buf_bytes(&j->config), &j->config_hash, buf_bytes(&j->manifest), &plan));
+	enum err err = db_job_cohort(db, j->id, &cohort);
+	if (err != ERR_OK) {
+		plan_release(plan);
+		return err;
+	}
+	struct run *r = run_new(j, plan, buf_bytes(&cohort));
+	plan_release(plan);
+	buf_deinit(&cohort);
+	r->round.number = j->round;
+	err = load_bases(db, r, j->round);
+	if (err != ERR_OK) {
+		run_free(r);
+		return err;
+	}
+	*ret_run = r;
+	return ERR_OK;
+}
+
 enum err run_load(struct db *db, const char *dir, uint64_t id, struct run **ret_run)
 {
 	struct job_row j;
-	struct plan *plan = NULL;
 	struct run *r = NULL;
-	struct buf cohort = {0};
 	TRY(db_job_get(db, id, &j));
-	enum err err = plan_load(buf_bytes(&j.config), &j.config_hash, buf_bytes(&j.manifest), &plan);
+	enum err err = run_take_up(db, &j, &r);
 	if (err == ERR_OK)
-		err = db_job_cohort(db, id, &cohort);
-	if (err == ERR_OK) {
-		r = run_new(&j, plan, buf_bytes(&cohort));
 		err = load_round(db, dir, r, j.round);
-	}
-	plan_release(plan);
-	buf_deinit(&cohort);
 	job_row_deinit(&j);
 	if (err != ERR_OK) {
 		run_free(r);
@@ -228,6 +311,41 @@ enum err run_load(struct db *db, const char *dir, uint64_t id, struct run **ret_
 
 /* ---- going on ---- */
 
+static int by_number(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+	return (*x > *y) - (*x < *y);
+}
+
+/* Of n seats those that are asked in round `number`, in order. The first k of a shuffle: each set of k is as likely as any other. */
+static size_t draw(const struct job_config *c, uint32_t number, uint32_t *seats, size_t n)
+{
+	struct rng rng;
+	if (c->cohort == 0 || (size_t)c->cohort >= n)
+		return n;
+	rng_stream(&rng, (uint64_t)c->seed, "cohort", number);
+	rng_shuffle(&rng, seats, n);
+	qsort(seats, (size_t)c->cohort, sizeof *seats, by_number);
+	return (size_t)c->cohort;
+}
+
+static enum err choose_plants(const struct run *r, struct registry *registry, struct round_row *row)
+{
+	uint32_t *seats = mem_array(r->n_seats, sizeof *seats);
+	size_t n = 0;
+	enum err err = ERR_OK;
+	for (size_t i = 0; i < r->n_seats; i++) {
+		if (registry_is_enrolled(registry, ROLE_PLANT, r->seats[i].plant))
+			seats[n++] = (uint32_t)i;
+	}
+	n = draw(&r->plan->config, row->state.number, seats, n);
+	for (size_t i = 0; err == ERR_OK && i < n; i++)
+		err = buf_printf(&row->cohort, "%s\n", r->seats[seats[i]].plant);
+	free(seats);
+	row->state.cohort = (uint32_t)n;
+	return err;
+}
+
 enum err run_next_round(const struct run *r, struct registry *registry, const struct digest *base, uint64_t base_size,
 			int64_t now_ms, struct round_row *ret_round)
 {
@@ -237,18 +355,13 @@ enum err run_next_round(const struct run *r, struct registry *registry, const st
 		.state = {.number = r->round.number + 1,
 			  .quorum = (uint32_t)c->quorum,
 			  .opened_ms = now_ms,
-			  .deadline_ms = now_ms + c->deadline},
+			  .deadline_ms = now_ms + c->deadline,
+			  .grace_ms = c->grace},
 		.base = *base,
 		.base_size = base_size,
 	};
 	buf_init(&row.cohort, r->n_seats * WIRE_NAME_SIZE);
-	enum err err = ERR_OK;
-	for (size_t i = 0; err == ERR_OK && i < r->n_seats; i++) {
-		if (!registry_is_enrolled(registry, ROLE_PLANT, r->seats[i].plant))
-			continue;
-		row.state.cohort++;
-		err = buf_printf(&row.cohort, "%s\n", r->seats[i].plant);
-	}
+	enum err err = choose_plants(r, registry, &row);
 	if (err == ERR_OK && row.state.cohort < row.state.quorum)
 		err = err_set(ERR_STATE, "only %lu of the job's plants are still enrolled; the quorum is %lu",
 			      (unsigned long)row.state.cohort, (unsigned long)row.state.quorum);
@@ -256,6 +369,8 @@ enum err run_next_round(const struct run *r, struct registry *registry, const st
 		round_row_deinit(&row);
 		return err;
 	}
+	bool smaller = c->goal != 0 && c->goal < (int64_t)row.state.cohort;
+	row.state.goal = smaller ? (uint32_t)c->goal : row.state.cohort;
 	*ret_round = row;
 	return ERR_OK;
 }
@@ -276,6 +391,7 @@ void run_show(const struct run *r, struct wire_job *ret_job, struct wire_round *
 	*ret_round = (struct wire_round){
 		.round = r->round.number,
 		.cohort = r->round.cohort,
+		.goal = r->round.goal,
 		.accepted = r->round.accepted,
 		.opened_ms = (uint64_t)r->round.opened_ms,
 		.deadline_ms = (uint64_t)r->round.deadline_ms,

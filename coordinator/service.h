@@ -40,6 +40,7 @@ enum err service_list_plants(void *ctx, const struct peer *peer, struct bytes re
 enum err service_publish(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply);
 enum err service_start_job(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
 enum err service_stop_job(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
+enum err service_resume_job(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
 enum err service_list_jobs(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
 enum err service_list_rounds(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
 void service_watch(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket);

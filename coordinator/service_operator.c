@@ -172,6 +172,15 @@ enum err service_stop_job(void *ctx, const struct peer *peer, struct bytes reque
 	return engine_job_stop(s->engine, asked.job);
 }
 
+enum err service_resume_job(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_job_ref asked;
+	(void)peer, (void)reply;
+	TRY(wire_job_ref_unpack(request, &asked));
+	return engine_job_resume(s->engine, asked.job);
+}
+
 /* Is there room for so many bytes? Where there is not, there is none for what is older either. */
 static bool take_room(size_t size, size_t *room)
 {
@@ -245,6 +254,7 @@ static enum err add_contributions(struct service *s, uint64_t job, struct wire_r
 						.samples = u->samples,
 						.time_ms = (uint64_t)u->time_ms,
 						.norm = u->norm,
+						.base_round = u->base_round,
 						.metrics = u->metrics};
 		memcpy(c->plant, u->plant, sizeof c->plant);
 	}

@@ -47,7 +47,10 @@ struct config_row {
 	const char *const *names;      /* ENUM: NULL-terminated */
 	const struct config_row *rows; /* SECTION */
 	bool required;                 /* below a section: only when the section is given */
-	const char *help;              /* one line */
+	/* Younger than stored canonical texts: stands in one only when it is not at its default, so that the texts of
+	 * older releases stay canonical, and older releases can read those that do not use it. Not for sections. */
+	bool young;
+	const char *help; /* one line */
 };
 
 /*
@@ -60,7 +63,7 @@ MUST_CHECK enum err config_load(const struct config_row *rows, const char *path,
 void config_free(const struct config_row *rows, void *target);
 
 /*
- * Canonical JSON of every key, sorted: integers and strings only (reals as shortest round-trip text, bools as 0 and 1,
+ * Canonical JSON of every key (but `young` ones at their default), sorted: integers and strings only (reals as shortest round-trip text, bools as 0 and 1,
  * enums by name, times in milliseconds, NULL strings left out). For hashing and showing. ERR_NUMERIC: a real that is
  * not finite; ERR_CONFIG: a text that is not UTF-8.
  */

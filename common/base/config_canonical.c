@@ -1,6 +1,7 @@
 /*
  * The canonical form: what is hashed, stored and shown. It says every value that is in force, also those that came from
- * a default, so that a later release with other defaults still runs the same job.
+ * a default, so that a later release with other defaults still runs the same job. Young keys are the exception: a
+ * text without them means their default, which must therefore never change.
  */
 #include "base/config.h"
 
@@ -10,6 +11,39 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { CANONICAL_MAX = 8 << 20 }; /* of one value: a list has at most 1024 texts of 4096 bytes */
+
+/* Does `value` say what the row's default says? */
+static enum err is_default(const struct config_row *row, const struct json *value, bool *ret_same)
+{
+	union {
+		int64_t integer;
+		double real;
+		bool truth;
+		int index;
+		char *text;
+		struct config_list list;
+	} field;
+	struct json *other = NULL;
+	struct buf ours, theirs;
+	config_field_zero(row, &field);
+	config_field_default(row, &field);
+	enum err e = config_field_to_json(row, &field, &other);
+	buf_init(&ours, CANONICAL_MAX);
+	buf_init(&theirs, CANONICAL_MAX);
+	if (e == ERR_OK && other != NULL)
+		e = json_write(other, &theirs);
+	if (e == ERR_OK && value != NULL)
+		e = json_write(value, &ours);
+	if (e == ERR_OK)
+		*ret_same = ours.n == theirs.n && (ours.n == 0 || memcmp(ours.p, theirs.p, ours.n) == 0);
+	buf_deinit(&ours);
+	buf_deinit(&theirs);
+	json_free(other);
+	config_field_free(row, &field);
+	return e;
+}
 
 static enum err to_json(const struct config_row *rows, const void *target, struct json *map)
 {
@@ -23,7 +57,12 @@ static enum err to_json(const struct config_row *rows, const void *target, struc
 		} else {
 			e = config_field_to_json(row, field, &value);
 		}
-		if (value != NULL)
+		bool left_out = false;
+		if (e == ERR_OK && row->young)
+			e = is_default(row, value, &left_out);
+		if (left_out)
+			json_free(value);
+		else if (value != NULL)
 			json_put(map, row->key, value);
 		TRY(e);
 	}

@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_SIZE = 64 };
+enum { NAME_SIZE = 64, KEEP_MAX = 100000 };
 
 static const char *const strategies[] = {"fedavg", NULL};
+static const char *const lates[] = {[JOB_LATE_REFUSE] = "refuse", [JOB_LATE_CARRY] = "carry", NULL};
+static const char *const late_weights[] = {
+	[JOB_LATE_SQRT] = "sqrt", [JOB_LATE_INVERSE] = "inverse", [JOB_LATE_CONSTANT] = "constant", NULL};
 
 #define AT(member)             offsetof(struct job_config, member)
 #define IN_PERSONALISE(member) offsetof(struct job_personalise, member)
@@ -37,6 +40,22 @@ const struct config_row job_rows[] = {
 	 .help = "updates that a round needs at its deadline"},
 	{"deadline", CONFIG_SECONDS, AT(deadline), .def = "10m", .min = 1, .max = 30 * 86400,
 	 .help = "time of a round"},
+	{"cohort", CONFIG_INT, AT(cohort), .def = "0", .max = FIXED_PLANTS_MAX, .young = true,
+	 .help = "plants asked in each round, drawn by seed and round; 0: all"},
+	{"goal", CONFIG_INT, AT(goal), .def = "0", .max = FIXED_PLANTS_MAX, .young = true,
+	 .help = "updates with which a round closes before its deadline; 0: one of each plant asked"},
+	{"grace", CONFIG_SECONDS, AT(grace), .def = "30s", .max = 86400, .young = true,
+	 .help = "beyond the deadline, for updates whose bytes still flow in"},
+	{"late", CONFIG_ENUM, AT(late), .def = "refuse", .names = lates, .young = true,
+	 .help = "an update of an earlier round: refused, or counted in the one that is open"},
+	{"late_weight", CONFIG_ENUM, AT(late_weight), .def = "sqrt", .names = late_weights, .young = true,
+	 .help = "what it counts s rounds late: 1/sqrt(1+s), 1/(1+s), 1"},
+	{"late_max", CONFIG_INT, AT(late_max), .def = "10", .min = 1, .max = JOB_LATE_MAX, .young = true,
+	 .help = "by how many rounds an update may be late"},
+	{"keep_updates", CONFIG_STRING, AT(keep_updates), .def = "none", .young = true,
+	 .help = "updates of how many committed rounds the coordinator keeps: none, all, or a number"},
+	{"keep_models", CONFIG_STRING, AT(keep_models), .def = "all", .young = true,
+	 .help = "models of how many rounds the coordinator keeps: all, or a number"},
 	{"failures_max", CONFIG_INT, AT(failures_max), .def = "3", .min = 1, .max = 1000,
 	 .help = "rounds in a row without quorum before the job fails"},
 	{"plants", CONFIG_LIST, AT(plants), .max = FIXED_PLANTS_MAX, .help = "the cohort; none: all enrolled plants"},
@@ -94,15 +113,88 @@ static enum err check_plants(const struct config_list *plants)
 	return e;
 }
 
+/* A number of rounds, written in one way only: the texts are part of what is hashed. */
+static bool parse_rounds(const char *text, uint32_t *ret_rounds)
+{
+	uint32_t rounds = 0;
+	size_t n = strlen(text);
+	if (n == 0 || n > 6 || text[0] == '0')
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			return false;
+		rounds = rounds * 10 + (uint32_t)(text[i] - '0');
+	}
+	*ret_rounds = rounds;
+	return rounds <= KEEP_MAX;
+}
+
+static bool parse_keep(const char *text, bool or_none, uint32_t *ret_rounds)
+{
+	if (strcmp(text, "all") == 0) {
+		*ret_rounds = JOB_KEEP_ALL;
+		return true;
+	}
+	if (or_none && strcmp(text, "none") == 0) {
+		*ret_rounds = 0;
+		return true;
+	}
+	return parse_rounds(text, ret_rounds);
+}
+
+uint32_t job_keep_updates(const struct job_config *c)
+{
+	uint32_t rounds = 0;
+	ENSURE(parse_keep(c->keep_updates, true, &rounds));
+	return rounds;
+}
+
+uint32_t job_keep_models(const struct job_config *c)
+{
+	uint32_t rounds = 0;
+	ENSURE(parse_keep(c->keep_models, false, &rounds));
+	return rounds;
+}
+
+static enum err check_keep(const struct job_config *c)
+{
+	uint32_t rounds;
+	if (c->keep_updates == NULL || !parse_keep(c->keep_updates, true, &rounds))
+		return err_set(ERR_CONFIG, "keep_updates: none, all, or a number of rounds from 1 to %d", KEEP_MAX);
+	if (c->keep_models == NULL || !parse_keep(c->keep_models, false, &rounds))
+		return err_set(ERR_CONFIG, "keep_models: all, or a number of rounds from 1 to %d", KEEP_MAX);
+	return ERR_OK;
+}
+
+/* quorum <= goal <= cohort <= plants, of those that are said. */
+static enum err check_sizes(const struct job_config *c)
+{
+	const struct {
+		const char *name;
+		int64_t n;
+	} sizes[] = {{"quorum", c->quorum}, {"goal", c->goal}, {"cohort", c->cohort}};
+	int64_t plants = (int64_t)c->plants.n;
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		if (plants > 0 && sizes[i].n > plants)
+			return err_set(ERR_CONFIG, "%s: %lld updates cannot come from %lld plants", sizes[i].name,
+				       (long long)sizes[i].n, (long long)plants);
+		for (size_t k = 0; k < i; k++) {
+			if (sizes[i].n != 0 && sizes[k].n > sizes[i].n)
+				return err_set(ERR_CONFIG, "%s: %lld is more than %s %lld", sizes[k].name,
+					       (long long)sizes[k].n, sizes[i].name, (long long)sizes[i].n);
+		}
+	}
+	return ERR_OK;
+}
+
 enum err job_check(const struct job_config *c)
 {
 	if (c->name == NULL || !name_fits(c->name))
 		return err_set(ERR_CONFIG, "name: 1 to %d letters, digits, '-', '_', '.' and blanks between them",
 			       NAME_SIZE - 1);
 	TRY(check_plants(&c->plants));
-	if (c->plants.n > 0 && c->quorum > (int64_t)c->plants.n)
-		return err_set(ERR_CONFIG, "quorum: %lld updates cannot come from %zu plants", (long long)c->quorum,
-			       c->plants.n);
+	TRY(check_sizes(c));
+	TRY(check_keep(c));
 	if (c->norm_max > 0 && c->clip_norm > c->norm_max)
 		return err_set(ERR_CONFIG, "norm_max: %g would refuse updates that plants clip to clip_norm %g",
 			       c->norm_max, c->clip_norm);

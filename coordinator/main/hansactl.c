@@ -10,9 +10,19 @@
 int main(int argc, char **argv)
 {
 	const struct cli_command commands[] = {
-		command_invite,   command_revoke,    command_plants,        command_job_start,
-		command_job_list, command_job_show,  command_job_stop,      command_rounds,
-		command_watch,    command_model_get, command_model_publish, {0},
+		command_invite,
+		command_revoke,
+		command_plants,
+		command_job_start,
+		command_job_list,
+		command_job_show,
+		command_job_stop,
+		command_job_resume,
+		command_rounds,
+		command_watch,
+		command_model_get,
+		command_model_publish,
+		{0},
 	};
 	const struct cli_program program = {
 		.name = "hansactl",

@@ -564,6 +564,74 @@ static void test_describe(void **state)
 	buf_deinit(&out);
 }
 
+enum { COLOUR_RED, COLOUR_BLUE };
+static const char *const colours[] = {[COLOUR_RED] = "red", [COLOUR_BLUE] = "blue", NULL};
+
+struct young {
+	int64_t n, time;
+	double x;
+	bool on;
+	int colour;
+	char *text, *none;
+	struct config_list list;
+};
+
+static const struct config_row young_rows[] = {
+	{"n", CONFIG_INT, offsetof(struct young, n), .def = "5", .max = 9, .young = true},
+	{"time", CONFIG_SECONDS, offsetof(struct young, time), .def = "30s", .max = 60, .young = true},
+	{"x", CONFIG_REAL, offsetof(struct young, x), .def = "0.5", .max = 1, .young = true},
+	{"on", CONFIG_BOOL, offsetof(struct young, on), .def = "true", .young = true},
+	{"colour", CONFIG_ENUM, offsetof(struct young, colour), .def = "blue", .names = colours, .young = true},
+	{"text", CONFIG_STRING, offsetof(struct young, text), .def = "none", .young = true},
+	{"none", CONFIG_STRING, offsetof(struct young, none), .young = true},
+	{"list", CONFIG_LIST, offsetof(struct young, list), .young = true},
+	{0},
+};
+
+/* Keys that an older release did not know stand there only when they are used. */
+static void test_young_keys_are_left_out_at_their_default(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *yaml, *canonical;
+	} cases[] = {
+		{"{}", "{}"},
+		{"n: 5\ntime: 30s\nx: 0.5\non: true\ncolour: blue\ntext: none\nlist: []", "{}"},
+		{"n: 0", "{\"n\":0}"},
+		{"time: 0s", "{\"time\":0}"},
+		{"x: 0.25", "{\"x\":\"0.25\"}"},
+		{"on: false", "{\"on\":0}"},
+		{"colour: red", "{\"colour\":\"red\"}"},
+		{"text: all", "{\"text\":\"all\"}"},
+		{"none: some", "{\"none\":\"some\"}"},
+		{"list: [a]", "{\"list\":[\"a\"]}"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct yaml *yaml;
+		struct young v, back;
+		struct buf text, again;
+		buf_init(&text, 4096);
+		buf_init(&again, 4096);
+		assert_int_equal(yaml_parse("young", bytes_str(cases[i].yaml), &yaml), ERR_OK);
+		assert_int_equal(config_read(young_rows, yaml_root(yaml), &v), ERR_OK);
+		assert_int_equal(config_canonical(young_rows, &v, &text), ERR_OK);
+		assert_string_equal(buf_str(&text), cases[i].canonical);
+		assert_int_equal(config_from_canonical(young_rows, buf_bytes(&text), &back), ERR_OK);
+		assert_int_equal(config_canonical(young_rows, &back, &again), ERR_OK);
+		assert_string_equal(buf_str(&again), buf_str(&text));
+		config_free(young_rows, &v);
+		config_free(young_rows, &back);
+		yaml_free(yaml);
+		buf_deinit(&text);
+		buf_deinit(&again);
+	}
+	/* A text of this release that says a default is read all the same. */
+	struct young v;
+	assert_int_equal(config_from_canonical(young_rows, bytes_str("{\"n\":5}"), &v), ERR_OK);
+	assert_int_equal(v.n, 5);
+	config_free(young_rows, &v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -580,6 +648,7 @@ int main(void)
 		cmocka_unit_test(test_canonical_of_a_section_left_out),
 		cmocka_unit_test(test_required_is_never_unset),
 		cmocka_unit_test(test_from_canonical_of_an_older_release),
+		cmocka_unit_test(test_young_keys_are_left_out_at_their_default),
 		cmocka_unit_test(test_describe),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -343,6 +343,8 @@ static void a_job_over_the_network(void **state)
 	assert_ok(w.err);
 	assert_int_equal(w.task.kind, WIRE_TASK_TRAIN);
 	assert_int_equal(w.task.job, job);
+	assert_int_equal(w.task.base_content.n, content.n);
+	assert_memory_equal(w.task.base_content.p, content.p, content.n);
 	assert_ok(fetch(w.client, &w.task.base, 0, &sink));
 	assert_int_equal(sink.content.n, content.n);
 	assert_memory_equal(sink.content.p, content.p, content.n);
@@ -375,7 +377,8 @@ static void a_job_over_the_network(void **state)
 	assert_int_equal(rounds.v[0].n_contributions, 1);
 	assert_string_equal(rounds.v[0].contributions[0].plant, "bremen");
 	assert_int_equal(rounds.v[0].contributions[0].samples, 3);
-	assert_int_equal(rounds.v[0].bytes_down, 2 * content.n - 1000);
+	/* Once with the task, and what was fetched. */
+	assert_int_equal(rounds.v[0].bytes_down, content.n + 2 * content.n - 1000);
 	assert_ok(fetch(admin, &jobs.v[0].model, 0, &sink));
 	struct digest got = digest_of(buf_bytes(&sink.content));
 	assert_true(digest_equal(&got, &jobs.v[0].model));

@@ -45,7 +45,13 @@ static struct buf text_of(const char *text)
 
 static struct round_row round_of(uint32_t number)
 {
-	struct round_row r = {.state = {.number = number, .cohort = 2, .quorum = 1, .opened_ms = 10, .deadline_ms = 99},
+	struct round_row r = {.state = {.number = number,
+					.cohort = 2,
+					.goal = 2,
+					.quorum = 1,
+					.opened_ms = 10,
+					.deadline_ms = 99,
+					.grace_ms = 7},
 			      .base = {{3}},
 			      .base_size = 30,
 			      .cohort = text_of("a\nb\n")};
@@ -73,8 +79,15 @@ static uint64_t start(void)
 
 static struct update_row update_row_of(uint64_t job, uint32_t round, const char *plant)
 {
-	struct update_row u = {
-		.job = job, .round = round, .size = 40, .digest = {{4}}, .samples = 8, .norm = 0.5, .time_ms = 20};
+	struct update_row u = {.job = job,
+			       .round = round,
+			       .base_round = round,
+			       .place = -1,
+			       .size = 40,
+			       .digest = {{4}},
+			       .samples = 8,
+			       .norm = 0.5,
+			       .time_ms = 20};
 	snprintf(u.plant, sizeof u.plant, "%.60s", plant);
 	u.metrics.n = WIRE_METRICS_MAX;
 	for (size_t i = 0; i < u.metrics.n; i++) {
@@ -107,6 +120,8 @@ static void a_job_is_kept_whole(void **state)
 	assert_ok(db_round_get(db, id, 1, &r));
 	assert_int_equal(r.state.phase, ROUND_OPEN);
 	assert_int_equal(r.state.deadline_ms, 99);
+	assert_int_equal(r.state.goal, 2);
+	assert_int_equal(r.state.grace_ms, 7);
 	assert_string_equal(buf_str(&r.cohort), "a\nb\n");
 	round_row_deinit(&r);
 	assert_int_equal(db_job_get(db, id + 1, &j), ERR_NOT_FOUND);
@@ -163,17 +178,15 @@ static void rounds_go_their_way_and_no_other(void **state)
 	struct round_close c = {.job = id,
 				.number = 1,
 				.phase = ROUND_COMMITTED,
+				.model = model,
+				.model_size = 60,
 				.now_ms = 50,
 				.next = &next,
 				.state = WIRE_JOB_RUNNING};
 	assert_ok(db_update_add(db, &a));
-	assert_int_equal(db_round_aggregated(db, id, 1, &model, 60), ERR_INTERNAL);
 	assert_int_equal(db_round_close(db, &c), ERR_INTERNAL);
 	assert_ok(db_round_seal(db, id, 1, &(struct digest){{8}}));
 	assert_int_equal(db_round_seal(db, id, 1, &(struct digest){{8}}), ERR_INTERNAL);
-	assert_int_equal(db_round_close(db, &c), ERR_INTERNAL);
-	assert_ok(db_round_aggregated(db, id, 1, &model, 60));
-	assert_ok(db_round_aggregated(db, id, 1, &model, 60));
 	assert_ok(db_round_close(db, &c));
 	assert_int_equal(db_round_close(db, &c), ERR_INTERNAL);
 	assert_ok(db_job_get(db, id, &j));
@@ -185,6 +198,8 @@ static void rounds_go_their_way_and_no_other(void **state)
 	assert_ok(db_round_get(db, id, 1, &r));
 	assert_int_equal(r.state.phase, ROUND_COMMITTED);
 	assert_int_equal(r.closed_ms, 50);
+	assert_true(digest_equal(&r.model, &model));
+	assert_int_equal(r.model_size, 60);
 	round_row_deinit(&r);
 	/* The end of the job: nothing moves any more. */
 	c = (struct round_close){.job = id,
@@ -202,6 +217,72 @@ static void rounds_go_their_way_and_no_other(void **state)
 	assert_int_equal(j.committed, 1);
 	job_row_deinit(&j);
 	assert_int_equal(db_job_end(db, id, WIRE_JOB_STOPPED, "late", 80), ERR_STATE);
+	round_row_deinit(&next);
+}
+
+static void late_updates_count_once(void **state)
+{
+	(void)state;
+	uint64_t id = start();
+	struct round_row next = round_of(2);
+	struct update_row a = update_row_of(id, 1, "a"), b = update_row_of(id, 2, "b"), got;
+	struct round_close c = {.job = id,
+				.number = 1,
+				.phase = ROUND_ABANDONED,
+				.reason = "",
+				.now_ms = 50,
+				.next = &next,
+				.state = WIRE_JOB_RUNNING};
+	assert_ok(db_update_add(db, &a));
+	assert_ok(db_round_close(db, &c));
+	/* Made in round 1, counts in round 2. */
+	b.base_round = 1;
+	assert_ok(db_update_add(db, &b));
+	assert_ok(db_update_find(db, id, 1, "b", &got));
+	assert_int_equal(got.round, 2);
+	assert_int_equal(got.base_round, 1);
+	assert_ok(db_update_get(db, id, 2, "b", &got));
+	assert_int_equal(got.base_round, 1);
+	assert_int_equal(db_update_find(db, id, 2, "b", &got), ERR_NOT_FOUND);
+	/* One of each plant in a round, and one of each plant from a base. */
+	b.base_round = 2;
+	assert_int_equal(db_update_add(db, &b), ERR_DUPLICATE);
+	a = update_row_of(id, 2, "a");
+	a.base_round = 1;
+	assert_int_equal(db_update_add(db, &a), ERR_DUPLICATE);
+	a.base_round = 2;
+	assert_ok(db_update_add(db, &a));
+	round_row_deinit(&next);
+}
+
+static void a_job_is_resumed_once(void **state)
+{
+	(void)state;
+	uint64_t id = start();
+	struct round_row next = round_of(2), r;
+	struct job_row j;
+	assert_int_equal(db_job_resume(db, id, &next), ERR_STATE);
+	assert_ok(db_job_end(db, id, WIRE_JOB_FAILED, "why", 80));
+	assert_ok(db_job_resume(db, id, &next));
+	assert_int_equal(db_job_resume(db, id, &next), ERR_STATE);
+	reopen();
+	assert_ok(db_job_get(db, id, &j));
+	assert_int_equal(j.state, WIRE_JOB_RUNNING);
+	assert_int_equal(j.round, 2);
+	assert_int_equal(j.ended_ms, 0);
+	assert_string_equal(j.reason, "");
+	job_row_deinit(&j);
+	/* The round that it ended in. */
+	assert_ok(db_round_get(db, id, 1, &r));
+	assert_int_equal(r.state.phase, ROUND_ABANDONED);
+	assert_int_equal(r.closed_ms, 10);
+	round_row_deinit(&r);
+	assert_ok(db_job_end(db, id, WIRE_JOB_DONE, NULL, 90));
+	round_row_deinit(&next);
+	next = round_of(3);
+	assert_int_equal(db_job_resume(db, id, &next), ERR_STATE);
+	assert_int_equal(db_round_get(db, id, 3, &r), ERR_NOT_FOUND);
+	assert_int_equal(db_job_resume(db, 99, &next), ERR_STATE);
 	round_row_deinit(&next);
 }
 
@@ -280,6 +361,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(ids_are_never_given_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(updates_count_once_and_while_open, setup, teardown),
 		cmocka_unit_test_setup_teardown(rounds_go_their_way_and_no_other, setup, teardown),
+		cmocka_unit_test_setup_teardown(late_updates_count_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_job_is_resumed_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(whose_models_are_whose, setup, teardown),
 		cmocka_unit_test_setup_teardown(reports_replace_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_threads_write, setup, teardown),

@@ -158,7 +158,7 @@ static void late_is_late(void **state)
 	stage_report(&stage, "c", job, 1);
 	assert_ok(engine_upload_begin(stage.engine, "a", &head, &u, &receipt));
 	assert_ok(engine_upload_add(u, update));
-	stage_pass(60000);
+	stage_pass(60000 + 30000); /* the deadline, and the grace */
 	assert_fails(engine_upload_commit(u, &receipt), ERR_STALE, "deadline");
 	stage_settle(&stage);
 	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 2);

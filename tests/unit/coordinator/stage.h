@@ -242,6 +242,7 @@ struct stage_call {
 	char text[256];
 	struct wire_task task;          /* without its texts */
 	struct digest config, manifest; /* of the task's texts */
+	struct digest base;             /* of the base that it carries; zero: none */
 	struct wire_watch_reply watch;
 	bool watches;
 };
@@ -263,6 +264,9 @@ static inline void stage_answer(void *arg, enum err code, struct bytes reply)
 		assert_ok(wire_task_unpack(reply, &c->task));
 		c->config = digest_of(buf_bytes(&c->task.config));
 		c->manifest = digest_of(buf_bytes(&c->task.manifest));
+		if (c->task.base_content.n > 0)
+			c->base = digest_of(buf_bytes(&c->task.base_content));
+		buf_deinit(&c->task.base_content);
 		buf_deinit(&c->task.config);
 		buf_deinit(&c->task.manifest);
 	}

@@ -121,6 +121,76 @@ static void the_wire_has_all_but_the_paths(void **state)
 	config_free(job_wire_rows, &plant);
 }
 
+/* Texts of releases that did not know a key are the canonical ones of those that do not use it, and the other way round. */
+static void young_keys_stand_there_when_they_are_used(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *yaml, *json;
+	} cases[] = {
+		{"cohort: 3", "\"cohort\":3"},
+		{"goal: 3", "\"goal\":3"},
+		{"grace: 0s", "\"grace\":0"},
+		{"late: carry", "\"late\":\"carry\""},
+		{"late_weight: inverse", "\"late_weight\":\"inverse\""},
+		{"late_max: 11", "\"late_max\":11"},
+		{"keep_updates: all", "\"keep_updates\":\"all\""},
+		{"keep_updates: 5", "\"keep_updates\":\"5\""},
+		{"keep_models: 1", "\"keep_models\":\"1\""},
+	};
+	static const char *const defaults =
+		"quorum: 3\ncohort: 0\ngoal: 0\ngrace: 30s\nlate: refuse\nlate_weight: sqrt\n"
+		"late_max: 10\nkeep_updates: none\nkeep_models: all";
+	struct job_config c, back = {0};
+	assert_ok(read_text(text, &c));
+	char *plain = canonical(&c);
+	config_free(job_rows, &c);
+	assert_null(strstr(plain, "cohort"));
+	assert_null(strstr(plain, "keep_"));
+	assert_ok(read_changed("quorum: 3", defaults, &c));
+	char *said = canonical(&c);
+	assert_string_equal(said, plain);
+	assert_int_equal(c.grace, 30000);
+	free(said);
+	config_free(job_rows, &c);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char *line = mem_printf("quorum: 3\n%s", cases[i].yaml);
+		assert_ok(read_changed("quorum: 3", line, &c));
+		said = canonical(&c);
+		assert_non_null(strstr(said, cases[i].json));
+		assert_true(strlen(said) == strlen(plain) + strlen(cases[i].json) + 1);
+		assert_ok(config_from_canonical(job_wire_rows, bytes_str(said), &back));
+		char *again = canonical(&back);
+		assert_string_equal(again, said);
+		free(again);
+		free(said);
+		free(line);
+		config_free(job_rows, &c);
+		config_free(job_wire_rows, &back);
+	}
+	free(plain);
+}
+
+static void what_is_kept_is_a_number_of_rounds(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *yaml;
+		uint32_t updates, models;
+	} cases[] = {
+		{"rounds: 12", 0, JOB_KEEP_ALL},
+		{"keep_updates: all\nkeep_models: 3", JOB_KEEP_ALL, 3},
+		{"keep_updates: 100000\nkeep_models: 100000", 100000, 100000},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct job_config c;
+		assert_ok(read_changed("rounds: 12", cases[i].yaml, &c));
+		assert_int_equal(job_keep_updates(&c), cases[i].updates);
+		assert_int_equal(job_keep_models(&c), cases[i].models);
+		config_free(job_rows, &c);
+	}
+}
+
 static void what_cannot_be_is_told(void **state)
 {
 	(void)state;
@@ -140,6 +210,26 @@ static void what_cannot_be_is_told(void **state)
 		{"quorum: 3", "quorum: 4", "quorum: 4 updates cannot come from 3 plants"},
 		{"quorum: 3", "quorum: 4097", "quorum"},
 		{"quorum: 3", "qourum: 3", "quorum"},
+		{"quorum: 3", "quorum: 3\ncohort: 2", "quorum: 3 is more than cohort 2"},
+		{"quorum: 3", "quorum: 3\ngoal: 2", "quorum: 3 is more than goal 2"},
+		{"quorum: 3", "quorum: 2\ngoal: 3\ncohort: 2", "goal: 3 is more than cohort 2"},
+		{"quorum: 3", "quorum: 2\ngoal: 4", "goal: 4 updates cannot come from 3 plants"},
+		{"quorum: 3", "quorum: 2\ncohort: 4", "cohort: 4 updates cannot come from 3 plants"},
+		{"quorum: 3", "cohort: 4097", "cohort"},
+		{"quorum: 3", "goal: -1", "goal"},
+		{"quorum: 3", "grace: 2d", "grace"},
+		{"quorum: 3", "late: maybe", "late"},
+		{"quorum: 3", "late_weight: none", "late_weight"},
+		{"quorum: 3", "late_max: 0", "late_max"},
+		{"quorum: 3", "late_max: 1001", "late_max"},
+		{"quorum: 3", "keep_updates: 0", "keep_updates: none, all, or a number"},
+		{"quorum: 3", "keep_updates: 05", "keep_updates"},
+		{"quorum: 3", "keep_updates: '-1'", "keep_updates"},
+		{"quorum: 3", "keep_updates: 100001", "keep_updates"},
+		{"quorum: 3", "keep_updates: 99999999999999999999", "keep_updates"},
+		{"quorum: 3", "keep_models: none", "keep_models: all, or a number"},
+		{"quorum: 3", "keep_models: ''", "keep_models"},
+		{"quorum: 3", "keep_models: 1x", "keep_models"},
 		{"deadline: 10m", "deadline: 0s", "deadline"},
 		{"deadline: 10m", "deadline: 10", "deadline"},
 		{"[north, south, east]", "[north, south, north]", "'north' stands there twice"},
@@ -226,6 +316,8 @@ int main(void)
 		cmocka_unit_test(a_job_is_read),
 		cmocka_unit_test(what_is_not_said_has_defaults),
 		cmocka_unit_test(the_wire_has_all_but_the_paths),
+		cmocka_unit_test(young_keys_stand_there_when_they_are_used),
+		cmocka_unit_test(what_is_kept_is_a_number_of_rounds),
 		cmocka_unit_test(what_cannot_be_is_told),
 		cmocka_unit_test(names_may_be_as_on_the_wire),
 		cmocka_unit_test(personalising_is_training_with_changes),
