@@ -49,10 +49,10 @@ static void read_metrics(struct query *q, int column, struct wire_metrics *metri
 
 static enum err insert_update(struct db *db, const struct update_row *u)
 {
-	struct query *q = sql_query(
-		db->sql,
-		"INSERT INTO contribution (job, round, plant, digest, size, samples, norm, time_ms, metrics, base_round, place) "
-		"SELECT job, number, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM round WHERE job = ? AND number = ? AND phase = 'open'");
+	struct query *q = sql_query(db->sql, "INSERT INTO contribution (job, round, plant, digest, size, samples, "
+					     "norm, time_ms, metrics, base_round, place) "
+					     "SELECT job, number, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM round WHERE job = ? "
+					     "AND number = ? AND phase = 'open'");
 	sql_bind_text(q, u->plant);
 	db_bind_digest(q, &u->digest);
 	sql_bind_int(q, (int64_t)u->size);
@@ -66,8 +66,7 @@ static enum err insert_update(struct db *db, const struct update_row *u)
 	sql_bind_int(q, u->round);
 	TRY(sql_end(q));
 	if (sql_changes(db->sql) != 1)
-		return err_set(ERR_STALE, "round %lu of job %llu is not open", (unsigned long)u->round,
-			       (unsigned long long)u->job);
+		return ERR_STALE;
 	q = sql_query(db->sql, "UPDATE round SET bytes_up = bytes_up + ? WHERE job = ? AND number = ?");
 	sql_bind_int(q, (int64_t)u->size);
 	sql_bind_int(q, (int64_t)u->job);
@@ -75,10 +74,39 @@ static enum err insert_update(struct db *db, const struct update_row *u)
 	return sql_end(q);
 }
 
-enum err db_update_add(struct db *db, const struct update_row *u)
+/* A refused row changes nothing, and the transaction goes on: a constraint undoes its own statement only. */
+static enum err insert_all(struct db *db, const struct update_row *const *rows, size_t n, enum err *refusals)
+{
+	for (size_t i = 0; i < n; i++) {
+		enum err err = insert_update(db, rows[i]);
+		if (err != ERR_OK && err != ERR_STALE && err != ERR_DUPLICATE)
+			return err;
+		refusals[i] = err;
+	}
+	return ERR_OK;
+}
+
+enum err db_update_add_all(struct db *db, const struct update_row *const *rows, size_t n, enum err *ret_refusals)
 {
 	TRY(sql_begin(db->sql));
-	return sql_end_transaction(db->sql, insert_update(db, u));
+	return sql_end_transaction(db->sql, insert_all(db, rows, n, ret_refusals));
+}
+
+enum err db_update_refused(enum err refusal, const struct update_row *u)
+{
+	ENSURE(refusal == ERR_STALE || refusal == ERR_DUPLICATE);
+	if (refusal == ERR_STALE)
+		return err_set(ERR_STALE, "round %lu of job %llu is not open", (unsigned long)u->round,
+			       (unsigned long long)u->job);
+	return err_set(ERR_DUPLICATE, "an update of %s from the base of round %lu, or in round %lu, counts already",
+		       u->plant, (unsigned long)u->base_round, (unsigned long)u->round);
+}
+
+enum err db_update_add(struct db *db, const struct update_row *u)
+{
+	enum err refusal = ERR_OK;
+	TRY(db_update_add_all(db, &u, 1, &refusal));
+	return refusal == ERR_OK ? ERR_OK : db_update_refused(refusal, u);
 }
 
 static enum err drop_update(struct db *db, const struct update_row *u)
@@ -125,11 +153,12 @@ static void read_update(struct query *q, struct update_row *u)
 	read_metrics(q, 8, &u->metrics);
 }
 
-enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *plant, struct update_row *ret_update)
+/* `round`: what the query's second parameter is. */
+static enum err find_update(struct db *db, const char *text, uint64_t job, uint32_t round, const char *plant,
+			    struct update_row *ret_update)
 {
 	struct update_row u;
-	struct query *q = sql_query(db->sql, "SELECT " UPDATE_COLUMNS
-					     " FROM contribution WHERE job = ? AND round = ? AND plant = ?");
+	struct query *q = sql_query(db->sql, text);
 	sql_bind_int(q, job <= INT64_MAX ? (int64_t)job : -1);
 	sql_bind_int(q, round);
 	sql_bind_text(q, plant);
@@ -142,6 +171,20 @@ enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *
 			       (unsigned long long)job);
 	*ret_update = u;
 	return ERR_OK;
+}
+
+enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *plant, struct update_row *ret_update)
+{
+	return find_update(db, "SELECT " UPDATE_COLUMNS " FROM contribution WHERE job = ? AND round = ? AND plant = ?",
+			   job, round, plant, ret_update);
+}
+
+enum err db_update_of_base(struct db *db, uint64_t job, uint32_t base_round, const char *plant,
+			   struct update_row *ret_update)
+{
+	return find_update(db,
+			   "SELECT " UPDATE_COLUMNS " FROM contribution WHERE job = ? AND base_round = ? AND plant = ?",
+			   job, base_round, plant, ret_update);
 }
 
 enum err db_update_list(struct db *db, uint64_t job, uint32_t round, struct update_row **ret_updates, size_t *ret_n)
