@@ -142,9 +142,10 @@ static enum err open_input(const struct aggregate_input *about, size_t want, str
 	if (e == ERR_NOT_FOUND)
 		return err_add(ERR_CORRUPT, "a sealed update is missing");
 	TRY(e);
-	if (size != want)
-		return err_set(ERR_CORRUPT, "%s: has %llu bytes instead of %zu", about->path, (unsigned long long)size,
-			       want);
+	/* Behind it there may be others. */
+	if (size < about->offset || size - about->offset < want)
+		return err_set(ERR_CORRUPT, "%s: has %llu bytes instead of %zu from byte %llu on", about->path,
+			       (unsigned long long)size, want, (unsigned long long)about->offset);
 	return file_open_read(about->path, ret_file);
 }
 
@@ -189,7 +190,7 @@ static enum err add_up(struct run *r)
 	memset(r->sum, 0, n * sizeof *r->sum);
 	for (size_t i = 0; i < r->job->n_inputs; i++) {
 		const struct input *in = &r->inputs[i];
-		TRY(read_input(in, r->summed * sizeof *r->q, r->q, n * sizeof *r->q));
+		TRY(read_input(in, in->about->offset + r->summed * sizeof *r->q, r->q, n * sizeof *r->q));
 		if (in->digester != NULL)
 			digest_add(in->digester, r->q, n * sizeof *r->q);
 		fixed_order(r->q, n);

@@ -13,9 +13,10 @@
 #include "update/update.h"
 
 struct aggregate_input {
-	const char *path;            /* spooled update */
+	const char *path;            /* spooled update, or a batch of them */
 	int64_t weight;              /* samples, 1 .. FIXED_WEIGHT_MAX */
 	const struct digest *digest; /* what was sealed; NULL: the content is not compared with it */
+	uint64_t offset;             /* where it begins in that file */
 };
 
 struct aggregate_job {

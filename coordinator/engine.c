@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "coordinator/spool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -66,12 +65,30 @@ void engine_release_run(struct engine *e, struct run *r)
 
 /* ---- opening ---- */
 
-static bool is_known(void *arg, const struct spool_key *key)
+static bool has_in_batch(const struct run *r)
+{
+	for (size_t i = 0; i < r->n_seats; i++) {
+		if (r->seats[i].accepted && r->seats[i].place >= 0)
+			return true;
+	}
+	return false;
+}
+
+/* What the rows of the present rounds speak of, and what was cut off and may still come. */
+static bool is_known(void *arg, const struct spool_name *name)
 {
 	const struct engine *e = arg;
-	const struct run *r = engine_find(e, key->job);
-	const struct seat *s = r != NULL && r->round.number == key->round ? run_seat(r, key->plant) : NULL;
-	return s != NULL && s->accepted;
+	const struct run *r = engine_find(e, name->job);
+	if (r == NULL)
+		return false;
+	if (name->kind == SPOOL_BATCH)
+		return name->round == r->round.number && has_in_batch(r);
+	const struct seat *s = run_seat(r, name->plant);
+	if (s == NULL)
+		return false;
+	if (name->kind == SPOOL_UPDATE)
+		return s->accepted && s->place < 0 && s->base_round == name->round;
+	return r->round.phase == ROUND_OPEN && name->round == r->round.number && s->invited && !s->accepted;
 }
 
 /* A round that was sealed needs its models; a lost result is made again, a lost base cannot be. */
@@ -94,7 +111,7 @@ static enum err resume(struct engine *e, const struct job_row *j)
 {
 	struct run *r = NULL;
 	int64_t now = engine_wall_ms(e);
-	enum err err = e->n_runs < ENGINE_JOBS_MAX ? run_load(e->config.db, e->config.dir, j->id, &r)
+	enum err err = e->n_runs < ENGINE_JOBS_MAX ? run_load(e->config.db, e->spool, j->id, &r)
 						   : err_set(ERR_LIMIT, "more jobs are running than fit");
 	if (err == ERR_OK)
 		err = check_models(e, r);
@@ -133,7 +150,7 @@ static enum err load(struct engine *e)
 			err = resume(e, &jobs[i]);
 	}
 	free(jobs);
-	return err == ERR_OK ? spool_sweep(e->config.dir, is_known, e) : err;
+	return err == ERR_OK ? spool_sweep(e->spool, is_known, e) : err;
 }
 
 enum err engine_open(const struct engine_config *config, struct engine **ret_engine)
@@ -148,7 +165,10 @@ enum err engine_open(const struct engine_config *config, struct engine **ret_eng
 	pthread_cond_init(&e->wake, &monotonic);
 	pthread_cond_init(&e->ended, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	enum err err = load(e);
+	enum err err = spool_open(config->dir, &config->spool, &e->spool);
+	e->ledger = ledger_new(config->db, e->spool);
+	if (err == ERR_OK)
+		err = load(e);
 	if (err != ERR_OK) {
 		char *text = mem_str(err_text());
 		engine_close(e);
@@ -324,6 +344,8 @@ void engine_close(struct engine *e)
 	flush_registry(e, true);
 	for (size_t i = 0; i < e->n_runs; i++)
 		run_free(e->runs[i]);
+	ledger_free(e->ledger);
+	spool_close(e->spool);
 	pthread_cond_destroy(&e->wake);
 	pthread_cond_destroy(&e->ended);
 	pthread_mutex_destroy(&e->lock);

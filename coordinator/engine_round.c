@@ -8,7 +8,6 @@
 
 #include "base/log.h"
 #include "coordinator/aggregate.h"
-#include "coordinator/spool.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -108,8 +107,13 @@ static enum err combine(struct engine *e, struct run *r, struct digest *ret_mode
 		if (!s->accepted)
 			continue;
 		ENSURE(n < r->round.accepted);
-		struct spool_key key = {.job = r->id, .round = r->round.number, .plant = s->plant};
-		inputs[n] = (struct aggregate_input){.path = spool_path(e->config.dir, &key, paths[n]),
+		const struct spool_key key = {.job = r->id, .round = s->base_round, .plant = s->plant};
+		if (s->place < 0)
+			spool_path(e->spool, &key, paths[n]);
+		else
+			spool_batch_path(e->spool, r->id, r->round.number, paths[n]);
+		inputs[n] = (struct aggregate_input){.path = paths[n],
+						     .offset = s->place < 0 ? 0 : (uint64_t)s->place,
 						     .weight = (int64_t)s->samples,
 						     .digest = &s->digest};
 		n++;
@@ -219,10 +223,37 @@ static void log_sequel(const struct run *r, const struct sequel *s)
 			 s->reason[0] != '\0' ? ": " : "", s->reason);
 }
 
+/* The updates of the round that is being closed which have a file of their own, so that they can go when it is over. */
+struct leftovers {
+	struct spool_key *keys; /* owned; the plants are those of the seats */
+	size_t n;
+};
+
+static struct leftovers list_files(const struct run *r)
+{
+	struct leftovers l = {.keys = mem_array(r->n_seats, sizeof *l.keys)};
+	for (size_t i = 0; i < r->n_seats; i++) {
+		const struct seat *s = &r->seats[i];
+		if (s->accepted && s->place < 0)
+			l.keys[l.n++] = (struct spool_key){.job = r->id, .round = s->base_round, .plant = s->plant};
+	}
+	return l;
+}
+
+/* A file that stays behind has no open round and goes with the next start. */
+static void remove_leftovers(struct engine *e, const struct leftovers *l, uint64_t job, uint32_t round)
+{
+	for (size_t i = 0; i < l->n; i++)
+		spool_remove(e->spool, &l->keys[i]);
+	spool_remove_batch(e->spool, job, round);
+	spool_remove_parts(e->spool, job, round);
+}
+
 static enum err close_round(struct engine *e, struct run *r, enum round_phase phase, const char *reason,
 			    struct sequel *s)
 {
 	uint32_t number = r->round.number;
+	struct leftovers files = list_files(r);
 	pthread_mutex_lock(&e->lock);
 	struct round_close c = {
 		.job = r->id,
@@ -243,11 +274,9 @@ static enum err close_round(struct engine *e, struct run *r, enum round_phase ph
 			 reason != NULL ? ": " : "", reason != NULL ? reason : "");
 		log_sequel(r, s);
 		install(e, r, &c, s);
-		/* A file that stays behind has no open round and goes with the next start. */
-		if (spool_remove_round(e->config.dir, c.job, number) != ERR_OK)
-			log_warn("round", "removing the updates of job=%" PRIu64 " round=%" PRIu32 ": %s", c.job,
-				 number, err_text());
+		remove_leftovers(e, &files, c.job, number);
 	}
+	free(files.keys);
 	round_row_deinit(&s->next);
 	return err;
 }

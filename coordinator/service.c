@@ -6,6 +6,7 @@ static const struct rpc_handler main_handlers[METHOD_COUNT] = {
 	[METHOD_NEXT_TASK] = {.parked = service_next_task},
 	[METHOD_FETCH] = {.download = service_fetch},
 	[METHOD_UPLOAD_UPDATE] = {.upload = service_upload},
+	[METHOD_UPLOAD_OFFSET] = {.unary = service_upload_offset},
 	[METHOD_REPORT] = {.unary = service_report},
 	[METHOD_INVITE] = {.unary = service_invite},
 	[METHOD_REVOKE] = {.unary = service_revoke},

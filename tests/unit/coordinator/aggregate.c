@@ -282,11 +282,9 @@ static void changed_spool_files_are_found(void **state)
 	(void)state;
 	struct digest d = {{0}};
 	make_updates(NULL, NULL);
-	uint8_t *p = mem_array(updates[2].n + 4, 1);
+	uint8_t *p = mem_array(updates[2].n, 1);
 	memcpy(p, updates[2].p, updates[2].n);
 	write_file(paths[2], bytes_of(p, updates[2].n - 4));
-	assert_fails(run_with(in_order, PLANTS, 1, NULL, &d), ERR_CORRUPT, "update-2: has");
-	write_file(paths[2], bytes_of(p, updates[2].n + 4));
 	assert_fails(run_with(in_order, PLANTS, 1, NULL, &d), ERR_CORRUPT, "update-2: has");
 	p[40] ^= 1;
 	write_file(paths[2], bytes_of(p, updates[2].n));
