@@ -38,6 +38,8 @@ static enum err open_engine(struct daemon *d)
 		.store = f->store,
 		.registry = f->registry,
 		.upload_bytes_max = (uint64_t)f->settings.upload_bytes_max,
+		.spool = {.bytes_max = (uint64_t)f->settings.spool_bytes_max,
+			  .free_min = (uint64_t)f->settings.disk_free_min},
 		.hold_ms = f->settings.hold,
 	};
 	TRY(engine_open(&config, &d->service.engine));

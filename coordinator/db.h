@@ -190,6 +190,11 @@ MUST_CHECK enum err db_keep_counted(struct db *db, uint64_t job, uint32_t base_r
 
 /* ERR_STALE when the round is not open; ERR_DUPLICATE when the plant has one. */
 MUST_CHECK enum err db_update_add(struct db *db, const struct update_row *u);
+/* Many in one transaction, each judged alone: ret_refusals[i] is ERR_OK, ERR_STALE or ERR_DUPLICATE, for which db_update_refused() sets
+ * the text. Any other error is that of all, and as with every commit that fails, it may have happened after all. */
+MUST_CHECK enum err db_update_add_all(struct db *db, const struct update_row *const *rows, size_t n,
+				      enum err *ret_refusals);
+enum err db_update_refused(enum err refusal, const struct update_row *u);
 MUST_CHECK enum err db_update_get(struct db *db, uint64_t job, uint32_t round, const char *plant,
 				  struct update_row *ret_update); /* ERR_NOT_FOUND */
 /* By the round whose base it was made from, wherever it counts. */

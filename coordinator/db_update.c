@@ -66,8 +66,7 @@ static enum err insert_update(struct db *db, const struct update_row *u)
 	sql_bind_int(q, u->round);
 	TRY(sql_end(q));
 	if (sql_changes(db->sql) != 1)
-		return err_set(ERR_STALE, "round %lu of job %llu is not open", (unsigned long)u->round,
-			       (unsigned long long)u->job);
+		return ERR_STALE;
 	q = sql_query(db->sql, "UPDATE round SET bytes_up = bytes_up + ? WHERE job = ? AND number = ?");
 	sql_bind_int(q, (int64_t)u->size);
 	sql_bind_int(q, (int64_t)u->job);
@@ -75,10 +74,39 @@ static enum err insert_update(struct db *db, const struct update_row *u)
 	return sql_end(q);
 }
 
-enum err db_update_add(struct db *db, const struct update_row *u)
+/* A refused row changes nothing, and the transaction goes on: a constraint undoes its own statement only. */
+static enum err insert_all(struct db *db, const struct update_row *const *rows, size_t n, enum err *refusals)
+{
+	for (size_t i = 0; i < n; i++) {
+		enum err err = insert_update(db, rows[i]);
+		if (err != ERR_OK && err != ERR_STALE && err != ERR_DUPLICATE)
+			return err;
+		refusals[i] = err;
+	}
+	return ERR_OK;
+}
+
+enum err db_update_add_all(struct db *db, const struct update_row *const *rows, size_t n, enum err *ret_refusals)
 {
 	TRY(sql_begin(db->sql));
-	return sql_end_transaction(db->sql, insert_update(db, u));
+	return sql_end_transaction(db->sql, insert_all(db, rows, n, ret_refusals));
+}
+
+enum err db_update_refused(enum err refusal, const struct update_row *u)
+{
+	ENSURE(refusal == ERR_STALE || refusal == ERR_DUPLICATE);
+	if (refusal == ERR_STALE)
+		return err_set(ERR_STALE, "round %lu of job %llu is not open", (unsigned long)u->round,
+			       (unsigned long long)u->job);
+	return err_set(ERR_DUPLICATE, "an update of %s from the base of round %lu, or in round %lu, counts already",
+		       u->plant, (unsigned long)u->base_round, (unsigned long)u->round);
+}
+
+enum err db_update_add(struct db *db, const struct update_row *u)
+{
+	enum err refusal = ERR_OK;
+	TRY(db_update_add_all(db, &u, 1, &refusal));
+	return refusal == ERR_OK ? ERR_OK : db_update_refused(refusal, u);
 }
 
 static enum err drop_update(struct db *db, const struct update_row *u)

@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "coordinator/spool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,10 +66,23 @@ void engine_release_run(struct engine *e, struct run *r)
 
 /* ---- opening ---- */
 
-static bool is_known(void *arg, const struct spool_key *key)
+/* What the rows of the present rounds speak of, and what was cut off and may still come. */
+static bool is_known(void *arg, const struct spool_name *name)
 {
 	const struct engine *e = arg;
-	return retention_needs_update(e->retention, key->job, key->round, key->plant);
+	switch (name->kind) {
+	case SPOOL_UPDATE:
+		return retention_needs_update(e->retention, name->job, name->round, name->plant);
+	case SPOOL_BATCH:
+		return retention_needs_batch(e->retention, name->job, name->round);
+	case SPOOL_PART:
+		break;
+	}
+	const struct run *r = engine_find(e, name->job);
+	const struct seat *s = r != NULL ? run_seat(r, name->plant) : NULL;
+	const struct wire_head head = {.update = {.job = name->job, .round = name->round}};
+	return s != NULL && s->invited && !s->accepted && r->round.phase == ROUND_OPEN &&
+	       engine_check_open(e, r, &head) == ERR_OK;
 }
 
 /* How long the job keeps what it made: a running one says so itself, of others the database. */
@@ -100,8 +112,10 @@ static void remove_update(void *arg, uint64_t job, uint32_t round, const char *p
 {
 	const struct engine *e = arg;
 	const struct spool_key key = {.job = job, .round = round, .plant = plant};
-	if (plant != NULL && spool_remove(e->config.dir, &key) != ERR_OK)
-		log_warn("engine", "removing an update of job %llu: %s", (unsigned long long)job, err_text());
+	if (plant != NULL)
+		spool_remove(e->spool, &key);
+	else
+		spool_remove_batch(e->spool, job, round);
 }
 
 /* A round that was sealed needs its models; a lost result is made again, a lost base cannot be. */
@@ -141,7 +155,7 @@ static enum err resume(struct engine *e, const struct job_row *j)
 {
 	struct run *r = NULL;
 	int64_t now = engine_wall_ms(e);
-	enum err err = e->n_runs < ENGINE_JOBS_MAX ? run_load(e->config.db, e->config.dir, j->id, &r)
+	enum err err = e->n_runs < ENGINE_JOBS_MAX ? run_load(e->config.db, e->spool, j->id, &r)
 						   : err_set(ERR_LIMIT, "more jobs are running than fit");
 	if (err == ERR_OK)
 		err = check_models(e, r);
@@ -186,7 +200,7 @@ static enum err load(struct engine *e)
 	}
 	free(jobs);
 	TRY(err);
-	TRY(spool_sweep(e->config.dir, is_known, e));
+	TRY(spool_sweep(e->spool, is_known, e));
 	retention_sweep(e->retention);
 	return ERR_OK;
 }
@@ -206,7 +220,10 @@ enum err engine_open(const struct engine_config *config, struct engine **ret_eng
 	pthread_cond_init(&e->wake, &monotonic);
 	pthread_cond_init(&e->ended, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	enum err err = load(e);
+	enum err err = spool_open(config->dir, &config->spool, &e->spool);
+	e->ledger = ledger_new(config->db, e->spool);
+	if (err == ERR_OK)
+		err = load(e);
 	if (err != ERR_OK) {
 		char *text = mem_str(err_text());
 		engine_close(e);
@@ -392,6 +409,8 @@ void engine_close(struct engine *e)
 	flush_registry(e, true);
 	for (size_t i = 0; i < e->n_runs; i++)
 		run_free(e->runs[i]);
+	ledger_free(e->ledger);
+	spool_close(e->spool);
 	pthread_cond_destroy(&e->wake);
 	pthread_cond_destroy(&e->ended);
 	pthread_mutex_destroy(&e->lock);

@@ -11,6 +11,7 @@
 #include "coordinator/db.h"
 #include "coordinator/lobby.h"
 #include "coordinator/registry.h"
+#include "coordinator/spool.h"
 #include "coordinator/store.h"
 
 enum {
@@ -25,6 +26,7 @@ struct engine_config {
 	struct store *store;
 	struct registry *registry;
 	uint64_t upload_bytes_max; /* of one update */
+	struct spool_config spool; /* its limits */
 	int64_t hold_ms;           /* how long a call waits before it is answered "nothing yet" */
 	int64_t stop_ms;           /* how long a stop waits for the job's end; 0: ENGINE_STOP_MS */
 	/* Clocks; NULL: the machine's. Deadlines go by the wall clock, waiting by the monotonic one. */
@@ -56,19 +58,24 @@ void engine_task(struct engine *e, const char *plant, const struct wire_task_req
 bool engine_forget(struct engine *e, const char *who, const void *call);
 
 /*
- * An update on its way in, in three steps: begin checks the head against the round, add takes the pieces, commit makes it count. What is
- * not committed is aborted. ERR_STALE: not the round that is open, its deadline has passed, or another base; ERR_DENIED: not in its cohort;
- * ERR_SHAPE: other manifest or size; ERR_LIMIT, ERR_NUMERIC: samples, norm, values; ERR_DUPLICATE: another update of this plant counts
- * already; ERR_UNAVAILABLE: an earlier stream of it has not ended, or it cannot be stored now. When this very update counts already, *ret_upload is NULL and the receipt
- * says so.
+ * An update on its way in, in three steps: begin checks the head against the round, add takes the pieces of one message, commit makes it
+ * count. What is not committed is suspended (its stream was cut: a large one goes on at head.offset another time) or aborted. ERR_STALE: not
+ * the round that is open, its deadline has passed, or another base; ERR_DENIED: not in its cohort; ERR_SHAPE: other manifest or size;
+ * ERR_LIMIT, ERR_NUMERIC: samples, norm, values; ERR_DUPLICATE: another update of this plant counts already; ERR_UNAVAILABLE: an earlier
+ * stream of it has not ended, there is less of it than its offset says, or it cannot be stored now. When this very update counts already,
+ * *ret_upload is NULL and the receipt says so.
  */
 struct upload; /* thread: one at a time */
 MUST_CHECK enum err engine_upload_begin(struct engine *e, const char *plant, const struct wire_head *head,
 					struct upload **ret_upload, struct wire_receipt *ret_receipt);
-MUST_CHECK enum err engine_upload_add(struct upload *u, struct bytes piece);
+MUST_CHECK enum err engine_upload_add(struct upload *u, const struct bytes *pieces, size_t n);
 /* Frees `u`, also on failure. ERR_OK: durable, and counted exactly once. */
 MUST_CHECK enum err engine_upload_commit(struct upload *u, struct wire_receipt *ret_receipt);
-void engine_upload_abort(struct upload *u); /* NULL is fine */
+void engine_upload_suspend(struct upload *u); /* NULL is fine */
+void engine_upload_abort(struct upload *u);   /* NULL is fine */
+/* Where a stream of the update may begin; 0 unless the round takes it and a part of it is there. */
+void engine_upload_offset(struct engine *e, const char *plant, const struct wire_upload_offset_request *request,
+			  struct wire_upload_offset_reply *ret_reply);
 
 MUST_CHECK enum err engine_report(struct engine *e, const char *plant, const struct wire_report *report);
 void engine_sent(struct engine *e, const char *plant, const struct digest *model,

@@ -87,6 +87,14 @@ static enum err check_size(const char *name, int64_t wanted, size_t plants)
 		       (long long)wanted, plants);
 }
 
+static size_t count_plants(const struct buf *cohort)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < cohort->n; i++)
+		n += cohort->p[i] == '\n';
+	return n;
+}
+
 static enum err choose_cohort(struct engine *e, const struct job_config *c, struct buf *ret_cohort)
 {
 	struct buf cohort;
@@ -99,9 +107,7 @@ static enum err choose_cohort(struct engine *e, const struct job_config *c, stru
 		buf_init(&cohort, (size_t)FIXED_PLANTS_MAX * WIRE_NAME_SIZE);
 		err = named_cohort(e, &c->plants, &cohort);
 	}
-	size_t n = 0;
-	for (size_t i = 0; i < cohort.n; i++)
-		n += cohort.p[i] == '\n';
+	size_t n = count_plants(&cohort);
 	if (err == ERR_OK && n == 0)
 		err = err_set(ERR_CONFIG, "no plant is enrolled yet; invite some first (hansactl invite PLANT)");
 	if (err == ERR_OK)
@@ -181,7 +187,9 @@ static enum err start(struct engine *e, const struct wire_start_job *request, st
 	};
 	snprintf(j.name, sizeof j.name, "%s", c->name);
 	TRY(choose_cohort(e, c, &cohort));
-	enum err err = launch(e, &j, plan, buf_bytes(&cohort), ret_job);
+	enum err err = spool_check_room(e->spool, count_plants(&cohort), manifest_update_bytes(plan->manifest));
+	if (err == ERR_OK)
+		err = launch(e, &j, plan, buf_bytes(&cohort), ret_job);
 	buf_deinit(&cohort);
 	return err;
 }

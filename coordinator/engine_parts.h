@@ -14,6 +14,7 @@
 #define HANSA_COORDINATOR_ENGINE_PARTS_H
 
 #include "coordinator/engine.h"
+#include "coordinator/ledger.h"
 #include "coordinator/notice.h"
 #include "coordinator/retention.h"
 #include "coordinator/run.h"
@@ -24,6 +25,8 @@
 struct engine {
 	struct engine_config config; /* the texts are borrowed */
 	struct retention *retention; /* owned */
+	struct spool *spool;         /* owned, like the ledger */
+	struct ledger *ledger;
 	pthread_t thread;
 	bool threaded;
 	int64_t flushed_ms;      /* the thread's own: when the registry was written last */

@@ -11,7 +11,6 @@
 
 #include "base/log.h"
 #include "coordinator/aggregate.h"
-#include "coordinator/spool.h"
 #include "coordinator/staleness.h"
 
 #include <inttypes.h>
@@ -140,8 +139,13 @@ static enum err combine(struct engine *e, struct run *r, struct digest *ret_mode
 		const struct seat *s = &r->seats[i];
 		if (!s->accepted)
 			continue;
-		struct spool_key key = {.job = r->id, .round = s->base_round, .plant = s->plant};
-		inputs[n] = (struct aggregate_input){.path = spool_path(e->config.dir, &key, paths[n]),
+		const struct spool_key key = {.job = r->id, .round = s->base_round, .plant = s->plant};
+		if (s->place < 0)
+			spool_path(e->spool, &key, paths[n]);
+		else
+			spool_batch_path(e->spool, r->id, r->round.number, paths[n]);
+		inputs[n] = (struct aggregate_input){.path = paths[n],
+						     .offset = s->place < 0 ? 0 : (uint64_t)s->place,
 						     .weight = weights[n].weight,
 						     .full = weights[n].full,
 						     .digest = is_trusted(s, now) ? NULL : &s->digest};
@@ -255,6 +259,14 @@ static void log_sequel(const struct run *r, const struct sequel *s)
 			 s->reason[0] != '\0' ? ": " : "", s->reason);
 }
 
+/* What was cut off and cannot count any more: of this round, or of the last one that a late update may be made from. */
+static void remove_parts(struct engine *e, const struct run *r, uint32_t number)
+{
+	uint32_t late = run_carries(r) && !r->ended ? (uint32_t)r->plan->config.late_max : 0;
+	if (number > late)
+		spool_remove_parts(e->spool, r->id, number - late);
+}
+
 static enum err close_round(struct engine *e, struct run *r, enum round_phase phase, const char *reason,
 			    struct sequel *s)
 {
@@ -282,6 +294,7 @@ static enum err close_round(struct engine *e, struct run *r, enum round_phase ph
 		log_sequel(r, s);
 		install(e, r, &c, s);
 		retention_closed(e->retention, c.job, number);
+		remove_parts(e, r, number);
 	}
 	round_row_deinit(&s->next);
 	blob_release(s->base_copy);

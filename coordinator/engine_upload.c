@@ -2,14 +2,16 @@
  * Updates on their way in. Receiving, checking and syncing happen on the thread that brings the update, without the lock; the lock is taken
  * to judge the head, to claim the seat, and at the end to count.
  *
- * The end, in this order: the file is complete and synced (spool.c); under the lock the round is asked once more, and `recording` keeps it
- * from being closed; the row is committed; under the lock the round is told. A crash before the row leaves a file that the next start
- * removes, a crash after it leaves an update that counts and a plant without a receipt: it sends again and gets it.
+ * The end, in this order: the update is complete, and a large one is synced (spool.c); under the lock the round is asked once more which
+ * round the update counts in, and `recording` keeps that one from being closed; bytes and row become durable, together with those of
+ * others (ledger.c); under the lock the round is told. A crash before the row leaves bytes that nobody speaks of, a crash after it leaves an
+ * update that counts and a plant without a receipt: it sends again and gets it.
+ *
+ * A cut stream leaves what it has brought (engine_upload_suspend()), as long as the round would still take it.
  */
 #include "coordinator/engine_parts.h"
 
 #include "base/log.h"
-#include "coordinator/spool.h"
 #include "coordinator/trouble.h"
 
 #include <inttypes.h>
@@ -24,7 +26,8 @@ struct upload {
 	struct seat *seat; /* claimed: `uploading` */
 	struct wire_head head;
 	struct spool_key key;
-	struct spool_entry *entry; /* NULL once it is finished */
+	struct spool_entry *entry;
+	bool drop_file; /* its row was refused */
 };
 
 static void let_go(struct upload *u)
@@ -49,8 +52,9 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	struct seat *s = NULL;
 	if (!head->has_update)
 		return err_set(ERR_MALFORMED, "an update begins with a head that says which round it is for");
-	if (head->offset != 0)
-		return err_set(ERR_MALFORMED, "an update begins at offset 0");
+	if (head->offset > head->size)
+		return err_set(ERR_MALFORMED, "offset %" PRIu64 " is behind the end of an update of %" PRIu64 " bytes",
+			       head->offset, head->size);
 	TRY(engine_judge(e, plant, head, &r, &s, ret_receipt));
 	if (s == NULL) {
 		*ret_upload = NULL;
@@ -59,8 +63,8 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	struct upload *u = mem_new(sizeof *u);
 	*u = (struct upload){.engine = e, .run = r, .seat = s, .head = *head};
 	u->key = (struct spool_key){.job = r->id, .round = head->update.round, .plant = s->plant};
-	enum err err = spool_begin(e->config.dir, &u->key, r->plan->manifest, r->plan->config.norm_max, head->size,
-				   &head->digest, &u->entry);
+	enum err err = spool_begin(e->spool, &u->key, r->plan->manifest, r->plan->config.norm_max, head->size,
+				   &head->digest, head->offset, &u->entry);
 	err = trouble_hide_file(err, spooling, TROUBLE_STORE);
 	if (err != ERR_OK) {
 		let_go(u);
@@ -70,21 +74,53 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	return ERR_OK;
 }
 
+/* Nothing of a large update is there yet, or the round does not want it: 0 is an answer to everything. */
+void engine_upload_offset(struct engine *e, const char *plant, const struct wire_upload_offset_request *request,
+			  struct wire_upload_offset_reply *ret_reply)
+{
+	const struct wire_head head = {.update = {.job = request->job, .round = request->round}};
+	pthread_mutex_lock(&e->lock);
+	const struct run *r = engine_find(e, request->job);
+	bool open = r != NULL && engine_check_open(e, r, &head) == ERR_OK;
+	const struct seat *s = open ? run_seat(r, plant) : NULL;
+	bool wanted = s != NULL && s->invited && !s->accepted;
+	pthread_mutex_unlock(&e->lock);
+	const struct spool_key key = {.job = request->job, .round = request->round, .plant = plant};
+	*ret_reply = (struct wire_upload_offset_reply){
+		.offset = wanted ? spool_received(e->spool, &key, &request->digest, request->size) : 0};
+}
+
 /* ---- the pieces ---- */
 
 static enum err still_open(struct upload *u)
 {
-	pthread_mutex_lock(&u->engine->lock);
-	enum err err = engine_check_open(u->engine, u->run, &u->head);
-	u->seat->progress_ms = engine_monotonic_ms(u->engine);
-	pthread_mutex_unlock(&u->engine->lock);
+	struct engine *e = u->engine;
+	pthread_mutex_lock(&e->lock);
+	enum err err = engine_check_open(e, u->run, &u->head);
+	pthread_mutex_unlock(&e->lock);
 	return err;
 }
 
-enum err engine_upload_add(struct upload *u, struct bytes piece)
+enum err engine_upload_add(struct upload *u, const struct bytes *pieces, size_t n)
 {
-	TRY(still_open(u));
-	return trouble_hide_file(spool_add(u->entry, piece), spooling, TROUBLE_STORE);
+	struct engine *e = u->engine;
+	pthread_mutex_lock(&e->lock);
+	enum err err = engine_check_open(e, u->run, &u->head);
+	u->seat->progress_ms = engine_monotonic_ms(e);
+	pthread_mutex_unlock(&e->lock);
+	TRY(err);
+	return trouble_hide_file(spool_add(u->entry, pieces, n), spooling, TROUBLE_STORE);
+}
+
+void engine_upload_suspend(struct upload *u)
+{
+	if (u == NULL)
+		return;
+	if (still_open(u) == ERR_OK)
+		spool_suspend(u->entry);
+	else
+		spool_abort(u->entry);
+	let_go(u);
 }
 
 void engine_upload_abort(struct upload *u)
@@ -96,15 +132,6 @@ void engine_upload_abort(struct upload *u)
 }
 
 /* ---- the end ---- */
-
-static void drop_file(const struct upload *u)
-{
-	char *text = mem_str(err_text());
-	if (spool_remove(u->engine->config.dir, &u->key) != ERR_OK)
-		log_warn("engine", "%s", err_text());
-	err_set(ERR_OK, "%s", text);
-	free(text);
-}
 
 /* Here it is settled in which round the update counts. */
 static enum err begin_recording(struct upload *u, uint32_t *ret_round)
@@ -144,12 +171,22 @@ static void count(struct upload *u, const struct update_row *row, bool durable)
 	notices_send(&notices, e->config.db);
 }
 
+/* Bytes and row are durable, and the round knows. */
+static enum err write_down(struct upload *u, struct update_row *row)
+{
+	struct engine *e = u->engine;
+	TRY(begin_recording(u, &row->round));
+	enum err err = ledger_commit(e->ledger, row, spool_is_small(u->entry) ? u->entry : NULL);
+	count(u, row, err == ERR_OK);
+	return err;
+}
+
 static enum err record(struct upload *u, double norm, struct wire_receipt *ret_receipt)
 {
 	const struct wire_update_head *head = &u->head.update;
 	struct update_row row = {
 		.job = head->job,
-		.base_round = head->round,
+		.base_round = u->key.round,
 		.place = -1,
 		.size = u->head.size,
 		.digest = u->head.digest,
@@ -159,16 +196,13 @@ static enum err record(struct upload *u, double norm, struct wire_receipt *ret_r
 		.metrics = head->metrics,
 	};
 	memcpy(row.plant, u->seat->plant, sizeof row.plant);
-	enum err err = begin_recording(u, &row.round);
-	if (err == ERR_OK) {
-		err = db_update_add(u->engine->config.db, &row);
-		count(u, &row, err == ERR_OK);
-	}
-	/* A commit that failed may come back after a crash: only a refusal says that there is no row, and then the file goes. The same
-	 * update, sent again, finds the file and is welcome. */
-	if (err == ERR_STALE || err == ERR_DENIED || err == ERR_DUPLICATE)
-		drop_file(u);
-	TRY(trouble_hide(err, "recording an update", TROUBLE_STORE));
+	enum err err = write_down(u, &row);
+	/* A commit that failed may come back after a crash: only a refusal says that there is no row, and then the file goes. Unless the row
+	 * of the other one may be that file's. */
+	bool refused = err == ERR_STALE || err == ERR_DENIED || (err == ERR_DUPLICATE && spool_is_new(u->entry));
+	if (!spool_is_small(u->entry) && refused)
+		u->drop_file = true;
+	TRY(trouble_hide_file(err, "recording an update", TROUBLE_STORE));
 	log_info("round",
 		 "accepted job=%" PRIu64 " round=%" PRIu32 " plant=%s samples=%" PRIu64 " norm=%.4g late=%" PRIu32,
 		 row.job, row.round, row.plant, row.samples, norm, row.round - row.base_round);
@@ -180,18 +214,14 @@ enum err engine_upload_commit(struct upload *u, struct wire_receipt *ret_receipt
 {
 	double norm;
 	enum err err = still_open(u);
-	if (err != ERR_OK) {
-		engine_upload_abort(u);
-		return err;
-	}
-	err = trouble_hide_file(spool_finish(u->entry, &norm), spooling, TROUBLE_STORE);
 	if (err == ERR_OK)
-		spool_free(u->entry);
-	else
-		spool_abort(u->entry);
-	u->entry = NULL;
+		err = trouble_hide_file(spool_finish(u->entry, &norm), spooling, TROUBLE_STORE);
 	if (err == ERR_OK)
 		err = record(u, norm, ret_receipt);
+	/* Finished or not: nothing of it stays that is not an .update or in a batch. */
+	spool_abort(u->entry);
+	if (u->drop_file)
+		spool_remove(u->engine->spool, &u->key);
 	let_go(u);
 	return err;
 }

@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "base/rng.h"
-#include "coordinator/spool.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -171,27 +170,29 @@ struct digest run_seal(const struct run *r)
 
 /* ---- loading ---- */
 
-static bool has_file(const char *dir, const struct update_row *u)
+static bool has_bytes(const struct spool *spool, const struct update_row *u)
 {
 	char path[PATH_SIZE];
 	uint64_t size;
-	struct spool_key key = {.job = u->job, .round = u->base_round, .plant = u->plant};
-	return file_size(spool_path(dir, &key, path), &size) == ERR_OK && size == u->size;
+	const struct spool_key key = {.job = u->job, .round = u->base_round, .plant = u->plant};
+	if (u->place < 0)
+		return file_size(spool_path(spool, &key, path), &size) == ERR_OK && size == u->size;
+	return file_size(spool_batch_path(spool, u->job, u->round, path), &size) == ERR_OK &&
+	       (uint64_t)u->place <= size && u->size <= size - (uint64_t)u->place;
 }
 
-/* A row without its file: left by a commit that had failed and came back, or by a damaged disk. */
-static enum err strike_off(struct db *db, const char *dir, struct run *r, const struct update_row *u)
+/* A row without its bytes: left by a damaged disk. What there is in their place is swept when all is loaded. */
+static enum err strike_off(struct db *db, struct run *r, const struct update_row *u)
 {
-	struct spool_key key = {.job = u->job, .round = u->base_round, .plant = u->plant};
 	log_warn("round", "job=%llu round=%lu: the update of %s is not in the spool; it has to be sent again",
 		 (unsigned long long)u->job, (unsigned long)u->round, u->plant);
 	TRY(db_update_drop(db, u));
 	r->round.accepted--;
 	r->bytes_up -= u->size;
-	return spool_remove(dir, &key);
+	return ERR_OK;
 }
 
-static enum err seat_updates(struct db *db, const char *dir, struct run *r)
+static enum err seat_updates(struct db *db, const struct spool *spool, struct run *r)
 {
 	struct update_row *updates;
 	size_t n;
@@ -205,8 +206,8 @@ static enum err seat_updates(struct db *db, const char *dir, struct run *r)
 				      (unsigned long)r->round.number, u->plant);
 			break;
 		}
-		if (r->round.phase == ROUND_OPEN && !has_file(dir, u)) {
-			err = strike_off(db, dir, r, u);
+		if (r->round.phase == ROUND_OPEN && !has_bytes(spool, u)) {
+			err = strike_off(db, r, u);
 			continue;
 		}
 		s->accepted = true;
@@ -238,7 +239,7 @@ static enum err check_round(const struct run *r, const struct round_row *row)
 	return ERR_OK;
 }
 
-static enum err load_round(struct db *db, const char *dir, struct run *r, uint32_t number)
+static enum err load_round(struct db *db, const struct spool *spool, struct run *r, uint32_t number)
 {
 	struct round_row row;
 	enum err err = db_round_get(db, r->id, number, &row);
@@ -246,7 +247,7 @@ static enum err load_round(struct db *db, const char *dir, struct run *r, uint32
 		return err_add(ERR_CORRUPT, "its last round");
 	TRY(err);
 	run_open_round(r, &row, NULL);
-	err = seat_updates(db, dir, r);
+	err = seat_updates(db, spool, r);
 	if (err == ERR_OK)
 		err = check_round(r, &row);
 	round_row_deinit(&row);
@@ -292,14 +293,14 @@ enum err run_take_up(struct db *db, const struct job_row *j, struct run **ret_ru
 	return ERR_OK;
 }
 
-enum err run_load(struct db *db, const char *dir, uint64_t id, struct run **ret_run)
+enum err run_load(struct db *db, const struct spool *spool, uint64_t id, struct run **ret_run)
 {
 	struct job_row j;
 	struct run *r = NULL;
 	TRY(db_job_get(db, id, &j));
 	enum err err = run_take_up(db, &j, &r);
 	if (err == ERR_OK)
-		err = load_round(db, dir, r, j.round);
+		err = load_round(db, spool, r, j.round);
 	job_row_deinit(&j);
 	if (err != ERR_OK) {
 		run_free(r);

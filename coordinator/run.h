@@ -10,6 +10,7 @@
 #include "coordinator/plan.h"
 #include "coordinator/registry.h"
 #include "coordinator/round.h"
+#include "coordinator/spool.h"
 
 /* A plant of the job. */
 struct seat {
@@ -70,9 +71,9 @@ struct run {
 
 /* A job that has just been started. `cohort` as in db.h. Takes a share of `plan`. */
 struct run *run_new(const struct job_row *j, struct plan *plan, struct bytes cohort);
-/* The job as the database has it. Of an open round, updates whose file is not in the spool of `dir` are struck off: nobody could combine
+/* The job as the database has it. Of an open round, updates whose bytes are not in the spool are struck off: nobody could combine
  * them, and their plants send again. ERR_CORRUPT: what is stored does not hold together; other errors are the database's own. */
-MUST_CHECK enum err run_load(struct db *db, const char *dir, uint64_t id, struct run **ret_run);
+MUST_CHECK enum err run_load(struct db *db, const struct spool *spool, uint64_t id, struct run **ret_run);
 /* A job that has ended, without a round: the next one opens after its last. ERR_CORRUPT as above. */
 MUST_CHECK enum err run_take_up(struct db *db, const struct job_row *j, struct run **ret_run);
 void run_free(struct run *r); /* NULL is fine */

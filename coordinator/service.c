@@ -3,13 +3,14 @@
 #include "base/clock.h"
 
 static const struct rpc_handler main_handlers[METHOD_COUNT] = {
-	[METHOD_NEXT_TASK] = {.parked = service_next_task},    [METHOD_FETCH] = {.download = service_fetch},
-	[METHOD_UPLOAD_UPDATE] = {.upload = service_upload},   [METHOD_REPORT] = {.unary = service_report},
-	[METHOD_INVITE] = {.unary = service_invite},           [METHOD_REVOKE] = {.unary = service_revoke},
-	[METHOD_LIST_PLANTS] = {.unary = service_list_plants}, [METHOD_PUBLISH] = {.upload = service_publish},
-	[METHOD_START_JOB] = {.unary = service_start_job},     [METHOD_STOP_JOB] = {.unary = service_stop_job},
-	[METHOD_RESUME_JOB] = {.unary = service_resume_job},   [METHOD_LIST_JOBS] = {.unary = service_list_jobs},
-	[METHOD_LIST_ROUNDS] = {.unary = service_list_rounds}, [METHOD_WATCH] = {.parked = service_watch},
+	[METHOD_NEXT_TASK] = {.parked = service_next_task},  [METHOD_FETCH] = {.download = service_fetch},
+	[METHOD_UPLOAD_UPDATE] = {.upload = service_upload}, [METHOD_UPLOAD_OFFSET] = {.unary = service_upload_offset},
+	[METHOD_REPORT] = {.unary = service_report},         [METHOD_INVITE] = {.unary = service_invite},
+	[METHOD_REVOKE] = {.unary = service_revoke},         [METHOD_LIST_PLANTS] = {.unary = service_list_plants},
+	[METHOD_PUBLISH] = {.upload = service_publish},      [METHOD_START_JOB] = {.unary = service_start_job},
+	[METHOD_STOP_JOB] = {.unary = service_stop_job},     [METHOD_RESUME_JOB] = {.unary = service_resume_job},
+	[METHOD_LIST_JOBS] = {.unary = service_list_jobs},   [METHOD_LIST_ROUNDS] = {.unary = service_list_rounds},
+	[METHOD_WATCH] = {.parked = service_watch},
 };
 
 static const struct rpc_handler enrol_handlers[METHOD_COUNT] = {

@@ -32,6 +32,7 @@ enum err service_enroll(void *ctx, const struct peer *peer, struct bytes request
 void service_next_task(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket);
 enum err service_fetch(void *ctx, const struct peer *peer, struct bytes request, struct rpc_stream *out);
 enum err service_upload(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply);
+enum err service_upload_offset(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
 enum err service_report(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);
 
 enum err service_invite(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply);

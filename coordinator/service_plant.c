@@ -107,9 +107,25 @@ static enum err receive(struct service *s, const struct peer *peer, struct rpc_s
 			return registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms());
 		TRY(err);
 		TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
-		for (size_t i = 0; i < n; i++)
-			TRY(engine_upload_add(u, pieces[i]));
+		TRY(engine_upload_add(u, pieces, n));
 	}
+}
+
+/* A stream that was cut, or ended by us for want of room or time, goes on another time; one that was refused does not. */
+static bool may_go_on(enum err err)
+{
+	return err == ERR_UNAVAILABLE || err == ERR_DEADLINE || err == ERR_CANCELLED;
+}
+
+static void give_up(struct upload *u, enum err err)
+{
+	char *text = mem_str(err_text());
+	if (may_go_on(err))
+		engine_upload_suspend(u);
+	else
+		engine_upload_abort(u);
+	err_set(err, "%s", text);
+	free(text);
 }
 
 enum err service_upload(void *ctx, const struct peer *peer, struct rpc_stream *in, struct buf *reply)
@@ -125,7 +141,7 @@ enum err service_upload(void *ctx, const struct peer *peer, struct rpc_stream *i
 		if (err == ERR_OK)
 			err = engine_upload_commit(u, &receipt);
 		else
-			engine_upload_abort(u);
+			give_up(u, err);
 	}
 	if (err != ERR_OK) {
 		log_warn("round", "refused job=%" PRIu64 " round=%" PRIu32 " plant=%s: %s: %s", head.update.job,
@@ -133,6 +149,16 @@ enum err service_upload(void *ctx, const struct peer *peer, struct rpc_stream *i
 		return err;
 	}
 	return wire_receipt_pack(&receipt, reply);
+}
+
+enum err service_upload_offset(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)
+{
+	struct service *s = ctx;
+	struct wire_upload_offset_request asked;
+	struct wire_upload_offset_reply answer;
+	TRY(wire_upload_offset_request_unpack(request, &asked));
+	engine_upload_offset(s->engine, peer->id.name, &asked, &answer);
+	return wire_upload_offset_reply_pack(&answer, reply);
 }
 
 enum err service_report(void *ctx, const struct peer *peer, struct bytes request, struct buf *reply)

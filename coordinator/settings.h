@@ -17,6 +17,7 @@ struct settings {
 	char *listen, *enrol_listen; /* HOST:PORT; enrol_listen may be "off" */
 	char *advertise;             /* host of the address that plants are given */
 	int64_t workers, parked_max, upload_bytes_max;
+	int64_t spool_bytes_max, disk_free_min;
 	int64_t hold, drain; /* ms */
 	int log_level;       /* enum log_level */
 };

@@ -1,300 +1,351 @@
 /*
- * The spool: why an acknowledged update cannot be lost, and no update can count twice or by half.
+ * The spool: why an acknowledged update cannot be lost, no update can count twice or by half, and a cut one need not begin again.
  *
- * The life of one update:
+ * The row {job, round, plant, base_round, digest, place} is the truth about *whether* an update counts and about where its bytes are. All
+ * that follows serves one order: an update's bytes are on disk before its row is written, its row is on disk before the receipt goes out,
+ * and bytes that a row may speak of are neither changed nor removed until the round no longer needs them.
  *
- *	1 begin    JOB-ROUND-PLANT.N.part is created, empty                               nothing durable
- *	2 add      each piece is digested, checked and written, in this order             nothing promised
- *	3 finish   size, norm and digest are compared; then fdatasync: the bytes are
- *	           on disk; then rename to JOB-ROUND-PLANT.update and sync of the
- *	           directory: the name is on disk
- *	4 (engine) the row {job, round, plant, digest, weight} is committed
- *	5 (engine) the receipt goes out
+ *	large                                             small (at most SPOOL_SMALL_MAX)                      durable
+ *	-----------------------------------------------   --------------------------------------------------   ---------------------
+ *	1 begin   JOB-ROUND-PLANT.DIGEST16.part           room in memory                                       nothing
+ *	2 add     each message is digested, checked and   digested, checked, copied                            nothing promised: what
+ *	          written with one call; every 8 MiB                                                           a part holds after a
+ *	          their way to the disk begins                                                                 crash is a rumour
+ *	3 finish  size, norm and digest compared;         size, norm and digest compared                       large: bytes and name
+ *	          fdatasync; rename to .update; sync of                                                        small: nothing
+ *	          the directory
+ *	4 group   (with others: ledger.c)                 appended to JOB-ROUND.batch; one sync for all        small: bytes and place
+ *	5 group   one transaction with all rows of the group (ledger.c, db_update.c)                           the rows
+ *	6         the round is told, the receipt goes out
  *
- * A crash after 1, 2 or in 3 leaves a .part, or an .update without a row. Neither was acknowledged; spool_sweep()
- * removes both at the next start, the plant has no receipt and sends again. A crash after 4 leaves file and row:
- * the update counts although the receipt may be lost; the plant asks again and gets the same receipt from the row.
- * So the row is the truth about *whether* an update counts, and because the file's name is durable before the row
- * is written, a row always has its file. The order must not be turned round: a row without a file would be a sealed
- * update that cannot be aggregated.
+ * A crash before 5 leaves bytes without a row: nobody was promised anything, the plant has no receipt and sends again. An .update of that
+ * kind is swept at the next start; bytes in a batch stay as a gap until the batch goes with its round. A crash after 5 leaves bytes and
+ * row: the update counts although the receipt may be lost, and the plant that asks again gets it from the row. A row without its bytes
+ * would be a sealed update that cannot be aggregated: the order excludes it, and run_load() strikes off what a damaged disk makes of it
+ * while the round is open.
  *
- * Not by half: a name ending in .update is only ever given by one rename of a file that is complete and synced.
- * Nothing writes to a file under that name.
+ * Not by half. A name ending in .update is only ever given by one rename of a file that is complete and synced, and nothing writes to a
+ * file of that name. A place in a batch is written into a row only after the sync that covers it, and batches only grow (spool_batch.c).
  *
- * Not twice: the name is a function of the key, so a plant has at most one .update per round; and it is never
- * replaced: finish() refuses when other content has the name, so that the bytes a row was written for stay the
- * bytes it was written for. The same content is welcome and leaves the file alone: that is a plant which sends
- * again because writing its row has failed, in a way that may have succeeded. Two receptions of the same key (a
- * plant that reconnected while its dead connection still lingers) write to different .part files because of the
- * serial number N; with one name for both, the digest of one stream would vouch for a file that another stream
- * writes into. The serial is per process: whatever an earlier process left is swept before the first begin.
- * `naming` makes "is the name taken? take it" one step.
+ * Not twice. Rows are unique per (job, base round, plant) and per (job, round, plant). Beyond that, an .update's name is a function of
+ * the key and is never replaced: finish() refuses when other content has it, so that the bytes a row was written for stay those bytes.
+ * The same content is welcome and leaves the file alone: that is a plant which sends again because writing its row has failed. For a
+ * commit that fails may have succeeded: the row may be there after the next crash. Therefore neither the .update nor the bytes in the
+ * batch are touched when a group's transaction fails; only a refusal of the row itself (the round was not open any more, another update
+ * counts) says that there is none, and lets an .update of this reception go. A small update that is sent again after such a failure is
+ * appended once more, behind the first: whichever row there is in the end speaks of whole, synced bytes.
  *
- * If syncing the directory fails after the rename, the update is refused although the name may be there; finish()
- * takes it away again. If that fails too, the disk is broken: a plant that sends other bytes is refused with
- * ERR_DUPLICATE until a restart sweeps the file.
+ * Two receptions of one key, of a plant that reconnects while its dead connection lingers, say: a key is claimed while it is received
+ * (spool_room.c), and the second is told to try again. So one part has one writer, "is the name taken? take it" needs no lock, and no
+ * stream's digest can vouch for what another has written. A plant that comes with other bytes than those of the part it left behind
+ * (it has learned anew) gives that part up: there is one part per key.
  *
- * Removal needs no promise: a file that comes back after a crash has no row of an open round and is swept.
+ * Going on. A part survives its stream and the coordinator, but it is never trusted: when a stream goes on, all that is there is read back
+ * through digest and check, as if it came from the plant, and only the digest of the whole makes it an update. After a crash of the machine
+ * the part may have lost its end: then the plant is told the smaller offset, or none. It may hold garbage where its end was: then the check
+ * refuses what is read back, or the digest at the end is another. Neither is the plant's fault; the part goes, the answer is "try again",
+ * and the plant begins at 0. Bytes that came in one stream from 0 are judged as the plant's own. A failed sync spoils a part, too: the
+ * kernel may have dropped what it could not write and show it all the same, so finish() removes it. A failed write does not: what has been
+ * written is a beginning like any other, and goes on once there is room.
  *
- * One pass: pieces are cut into blocks that stay in the second-level cache while they are digested, checked and
- * written.
+ * The digest's 16 digits in the name are for finding the part again, not for trust.
+ *
+ * If syncing the directory fails after the rename, the update is refused although the name may be there; finish() takes it away again. If
+ * that fails too, the disk is broken: a plant that sends other bytes is refused with ERR_DUPLICATE until a restart sweeps the file; the same
+ * bytes are welcome, and leave_name() syncs the directory before they count.
+ *
+ * Removal needs no promise: a file that comes back after a crash has no row that needs it and is swept.
+ *
+ * One pass: pieces are cut into blocks that stay in the second-level cache while they are digested and checked; the kernel copies a message
+ * once, from where gRPC has put it into the page cache.
  */
-#include "coordinator/spool.h"
+#include "coordinator/spool_parts.h"
 
-#include "crypto/identity.h"
+#include "base/log.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 128 << 10, NAME_BYTES = 160 };
-
-static const char folder[] = "spool", update_suffix[] = ".update", part_suffix[] = ".part";
-
-static atomic_ulong serial;
-static pthread_mutex_t naming = PTHREAD_MUTEX_INITIALIZER;
-
-struct spool_entry {
-	struct file *file;      /* owned; NULL once it is closed */
-	char *part_path, *path; /* owned */
-	bool part_exists;       /* to be removed by abort */
-	struct update_check check;
-	struct digester *digester; /* owned; NULL once it has ended */
-	struct digest digest;      /* announced */
-	bool failed;               /* an add was refused: the file may lack what the check has seen */
-};
-
-static const char *folder_path(const char *dir, char out[PATH_SIZE])
-{
-	return path_join(out, dir, folder);
-}
-
-static bool is_plant_name(const char *name)
-{
-	struct identity id;
-	return identity_make(ROLE_PLANT, "federation", name, &id) == ERR_OK;
-}
-
-const char *spool_path(const char *dir, const struct spool_key *key, char out[PATH_SIZE])
-{
-	char name[NAME_BYTES], parent[PATH_SIZE];
-	ENSURE(is_plant_name(key->plant));
-	snprintf(name, sizeof name, "%llu-%lu-%s%s", (unsigned long long)key->job, (unsigned long)key->round,
-		 key->plant, update_suffix);
-	return path_join(out, folder_path(dir, parent), name);
-}
+enum { BLOCK = 128 << 10, FLUSH = 8 << 20 };
 
 static void entry_free(struct spool_entry *e)
 {
 	file_close(e->file);
 	digest_free(e->digester);
 	free(e->part_path);
-	free(e->path);
+	free(e->memory);
 	free(e);
 }
 
-enum err spool_begin(const char *dir, const struct spool_key *key, const struct manifest *m, double norm_max,
-		     uint64_t size, const struct digest *digest, struct spool_entry **ret_entry)
+static void tag_of(const struct digest *d, char out[SPOOL_TAG_SIZE])
 {
-	char path[PATH_SIZE];
-	if (!is_plant_name(key->plant))
-		return err_set(ERR_LIMIT, "'%.100s' is not the name of a plant", key->plant);
-	if (size != manifest_update_bytes(m))
-		return err_set(ERR_SHAPE, "the update has %llu bytes, its manifest %zu", (unsigned long long)size,
-			       manifest_update_bytes(m));
-	/* spool_sweep() has made it. dir_make() alone would sync its parent each time. */
-	if (!file_exists(folder_path(dir, path)))
-		TRY(dir_make(path, 0700));
-	struct spool_entry *e = mem_new(sizeof *e);
-	e->path = mem_str(spool_path(dir, key, path));
-	e->part_path = mem_printf("%.*s.%lu%s", (int)(strlen(path) - strlen(update_suffix)), path,
-				  atomic_fetch_add(&serial, 1), part_suffix);
-	enum err err = file_create(e->part_path, 0600, &e->file);
-	if (err != ERR_OK) {
-		entry_free(e);
-		return err;
-	}
-	e->part_exists = true;
-	update_check_init(&e->check, m, norm_max);
-	e->digester = digest_begin();
-	e->digest = *digest;
-	*ret_entry = e;
-	return ERR_OK;
+	char text[DIGEST_TEXT_SIZE];
+	memcpy(out, digest_format(d, text), SPOOL_TAG_SIZE - 1);
+	out[SPOOL_TAG_SIZE - 1] = '\0';
 }
 
-static enum err add_block(struct spool_entry *e, struct bytes block)
-{
-	digest_add(e->digester, block.p, block.n);
-	TRY(update_check_feed(&e->check, block));
-	return file_write(e->file, block.p, block.n);
-}
+/* ---- the content ---- */
 
-enum err spool_add(struct spool_entry *e, struct bytes piece)
+static enum err take(struct spool_entry *e, struct bytes piece)
 {
-	ENSURE(e->file != NULL && !e->failed);
 	while (piece.n > 0) {
 		size_t n = piece.n < BLOCK ? piece.n : BLOCK;
-		enum err err = add_block(e, bytes_of(piece.p, n));
-		e->failed = err != ERR_OK;
-		TRY(err);
+		digest_add(e->digester, piece.p, n);
+		TRY(update_check_feed(&e->check, bytes_of(piece.p, n)));
 		piece = bytes_of(piece.p + n, piece.n - n);
 	}
 	return ERR_OK;
 }
 
-uint64_t spool_received(const struct spool_entry *e)
+/* What is there was not as it was sent, or cannot be told from that: it goes, and the plant begins again. */
+static enum err disown(struct spool_entry *e)
 {
-	return e->file != NULL ? file_offset(e->file) : 0;
+	log_warn("spool", "job=%" PRIu64 " round=%" PRIu32 " plant=%s: what was there of a cut update is damaged: %s",
+		 e->claim->job, e->claim->round, e->claim->plant, err_text());
+	e->spoilt = true;
+	return err_set(ERR_UNAVAILABLE, "what was here of this update is damaged; send it again from its beginning");
 }
 
-/* Best effort, after a failure: its text stays. */
-static void remove_quietly(const char *path)
+static enum err refuse(struct spool_entry *e, enum err err)
 {
-	char *text = mem_str(err_text());
-	enum err unused = file_remove(path);
-	err_set(unused, "%s", text);
-	free(text);
+	e->failed = e->spoilt = true;
+	return e->resumed ? disown(e) : err;
 }
+
+/* What an earlier stream has brought, once more through digest and check. */
+static enum err read_back(struct spool_entry *e, uint64_t offset)
+{
+	uint8_t *block = mem_new(BLOCK);
+	enum err err = ERR_OK;
+	for (uint64_t at = 0; err == ERR_OK && at < offset;) {
+		size_t n = offset - at < BLOCK ? (size_t)(offset - at) : BLOCK;
+		err = file_read_at(e->file, at, block, n);
+		if (err == ERR_OK)
+			err = take(e, bytes_of(block, n));
+		at += n;
+	}
+	free(block);
+	return err == ERR_OK ? ERR_OK : disown(e);
+}
+
+/* ---- beginning ---- */
+
+/* The part of this digest, with `offset` bytes in it. */
+static enum err open_part(struct spool_entry *e, uint64_t offset)
+{
+	char tag[SPOOL_TAG_SIZE], path[PATH_SIZE];
+	struct claim *c = e->claim;
+	tag_of(&e->digest, tag);
+	bool same = strcmp(c->tag, tag) == 0;
+	uint64_t there = same ? c->bytes : 0;
+	if (offset > there)
+		return err_set(ERR_UNAVAILABLE,
+			       "%" PRIu64 " bytes of this update are here, not %" PRIu64 "; ask again where to go on",
+			       there, offset);
+	if (!same && c->tag[0] != '\0')
+		TRY(file_discard(spool_part_path(e->spool, c, path)));
+	if (!same)
+		spool_claim_retag(e->spool, c, tag, 0);
+	e->part_path = mem_str(spool_part_path(e->spool, c, path));
+	if (offset == 0) {
+		TRY(file_create(e->part_path, 0600, &e->file));
+	} else {
+		TRY(file_append_open(e->part_path, 0600, &e->file));
+		e->part_exists = true;
+		if (file_offset(e->file) < offset) {
+			err_set(ERR_CORRUPT, "%s: is shorter than it was", e->part_path);
+			return disown(e);
+		}
+		TRY(file_truncate(e->file, offset));
+	}
+	e->part_exists = true;
+	spool_claim_grow(e->spool, c, offset);
+	e->flushed = offset;
+	e->resumed = offset > 0;
+	return read_back(e, offset);
+}
+
+static enum err open_memory(struct spool_entry *e, uint64_t offset)
+{
+	char path[PATH_SIZE];
+	if (offset > 0)
+		return err_set(ERR_UNAVAILABLE, "nothing of this update is here; send it from its beginning");
+	/* Left by a release that had another idea of small. */
+	if (e->claim->bytes > 0) {
+		spool_discard(spool_part_path(e->spool, e->claim, path));
+		spool_claim_retag(e->spool, e->claim, "", 0);
+	}
+	e->memory = mem_new((size_t)e->size);
+	return ERR_OK;
+}
+
+enum err spool_begin(struct spool *s, const struct spool_key *key, const struct manifest *m, double norm_max,
+		     uint64_t size, const struct digest *digest, uint64_t offset, struct spool_entry **ret_entry)
+{
+	struct claim *c;
+	if (!spool_is_plant(key->plant))
+		return err_set(ERR_LIMIT, "'%.100s' is not the name of a plant", key->plant);
+	if (size != manifest_update_bytes(m))
+		return err_set(ERR_SHAPE, "the update has %" PRIu64 " bytes, its manifest %zu", size,
+			       manifest_update_bytes(m));
+	TRY(spool_claim(s, key, size, &c));
+	struct spool_entry *e = mem_new(sizeof *e);
+	*e = (struct spool_entry){.spool = s, .claim = c, .digest = *digest, .size = size, .digester = digest_begin()};
+	update_check_init(&e->check, m, norm_max);
+	enum err err = size <= s->config.small_max ? open_memory(e, offset) : open_part(e, offset);
+	if (err != ERR_OK) {
+		e->failed = true;
+		/* What an earlier stream has brought stays for the next, unless it is what was wrong. */
+		e->part_exists |= c->bytes > 0;
+		spool_suspend(e);
+		return err;
+	}
+	*ret_entry = e;
+	return ERR_OK;
+}
+
+/* ---- the pieces ---- */
+
+static void keep(struct spool_entry *e, const struct bytes *pieces, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (pieces[i].n == 0)
+			continue;
+		ENSURE(pieces[i].n <= e->size - e->n_memory);
+		memcpy(e->memory + e->n_memory, pieces[i].p, pieces[i].n);
+		e->n_memory += pieces[i].n;
+	}
+}
+
+static enum err write_out(struct spool_entry *e, const struct bytes *pieces, size_t n)
+{
+	enum err err = file_writev(e->file, pieces, n);
+	spool_claim_grow(e->spool, e->claim, file_offset(e->file));
+	e->failed = err != ERR_OK;
+	if (err == ERR_OK && file_offset(e->file) - e->flushed >= FLUSH) {
+		file_flush(e->file);
+		e->flushed = file_offset(e->file);
+	}
+	return err;
+}
+
+enum err spool_add(struct spool_entry *e, const struct bytes *pieces, size_t n)
+{
+	ENSURE(!e->finished && !e->failed);
+	for (size_t i = 0; i < n; i++) {
+		enum err err = take(e, pieces[i]);
+		if (err != ERR_OK)
+			return refuse(e, err);
+	}
+	if (e->memory == NULL)
+		return write_out(e, pieces, n);
+	keep(e, pieces, n);
+	return ERR_OK;
+}
+
+/* ---- the end ---- */
 
 /* The name is taken. By this very content: then it stays, and this copy goes (which syncs the directory for both). */
-static enum err leave_name(struct spool_entry *e)
+static enum err leave_name(struct spool_entry *e, const char *path)
 {
 	struct digest there;
-	TRY(digest_file(e->path, &there, NULL));
+	TRY(digest_file(path, &there, NULL));
 	if (!digest_equal(&there, &e->digest))
 		return err_set(ERR_DUPLICATE, "there is another update of this plant for this round already");
 	return file_remove(e->part_path);
 }
 
-static enum err take_name(struct spool_entry *e)
+static enum err take_name(struct spool_entry *e, const char *path)
 {
-	enum err err = file_rename(e->part_path, e->path);
+	enum err err = file_rename(e->part_path, path);
+	e->fresh = err == ERR_OK;
 	/* The rename may have happened, and only its sync failed. */
-	if (err != ERR_OK && !file_exists(e->part_path))
-		remove_quietly(e->path);
+	if (err != ERR_OK && !file_exists(e->part_path)) {
+		e->part_exists = false;
+		spool_discard(path);
+	}
 	return err;
 }
 
-static enum err give_name(struct spool_entry *e)
+static enum err check_content(struct spool_entry *e, double *ret_norm)
 {
-	pthread_mutex_lock(&naming);
-	enum err err = file_exists(e->path) ? leave_name(e) : take_name(e);
-	pthread_mutex_unlock(&naming);
-	return err;
-}
-
-static enum err finish(struct spool_entry *e, double *ret_norm)
-{
-	double norm;
-	TRY(update_check_end(&e->check, &norm));
+	double norm = 0;
 	struct digest got = digest_end(e->digester);
 	e->digester = NULL;
-	if (!digest_equal(&got, &e->digest))
-		return err_set(ERR_MALFORMED, "the update's SHA-256 is not the one that was announced");
-	TRY(file_sync(e->file));
-	TRY(give_name(e));
+	enum err err = update_check_end(&e->check, &norm);
+	bool same = digest_equal(&got, &e->digest);
+	if (err == ERR_OK && !same)
+		err = err_set(ERR_MALFORMED, "the update's SHA-256 is not the one that was announced");
+	/* The announced bytes are the plant's own, however they came here. */
+	e->resumed &= !same;
+	if (err != ERR_OK)
+		return refuse(e, err);
 	*ret_norm = norm;
 	return ERR_OK;
 }
 
-enum err spool_finish(struct spool_entry *e, double *ret_norm)
+static enum err store(struct spool_entry *e)
 {
-	ENSURE(e->digester != NULL && !e->failed);
-	enum err err = finish(e, ret_norm);
+	char path[PATH_SIZE];
+	struct spool_key key = {e->claim->job, e->claim->round, e->claim->plant};
+	TRY(file_sync_content(e->file));
 	file_close(e->file);
 	e->file = NULL;
-	if (err != ERR_OK)
-		remove_quietly(e->part_path);
+	spool_path(e->spool, &key, path);
+	return file_exists(path) ? leave_name(e, path) : take_name(e, path);
+}
+
+enum err spool_finish(struct spool_entry *e, double *ret_norm)
+{
+	double norm = 0;
+	ENSURE(!e->finished && !e->failed);
+	enum err err = check_content(e, &norm);
+	if (err == ERR_OK && e->memory == NULL)
+		err = store(e);
+	e->failed = e->spoilt = err != ERR_OK;
+	TRY(err);
 	e->part_exists = false;
-	return err;
+	e->finished = true;
+	*ret_norm = norm;
+	return ERR_OK;
+}
+
+bool spool_is_small(const struct spool_entry *e)
+{
+	return e->memory != NULL;
+}
+
+bool spool_is_new(const struct spool_entry *e)
+{
+	ENSURE(e->finished);
+	return e->fresh;
+}
+
+static void end(struct spool_entry *e, bool keep_part)
+{
+	bool stays = keep_part && e->part_exists && !e->spoilt && e->claim->bytes > 0;
+	char path[PATH_SIZE];
+	if (e->part_exists && !stays)
+		spool_discard(spool_part_path(e->spool, e->claim, path));
+	spool_claim_end(e->spool, e->claim, stays, e->fresh ? e->size : 0);
+	entry_free(e);
+}
+
+void spool_suspend(struct spool_entry *e)
+{
+	if (e != NULL)
+		end(e, true);
 }
 
 void spool_abort(struct spool_entry *e)
 {
-	if (e == NULL)
-		return;
-	if (e->part_exists)
-		remove_quietly(e->part_path);
-	entry_free(e);
+	if (e != NULL)
+		end(e, false);
 }
 
 void spool_free(struct spool_entry *e)
 {
-	ENSURE(!e->part_exists);
-	entry_free(e);
-}
-
-enum err spool_remove(const char *dir, const struct spool_key *key)
-{
-	char path[PATH_SIZE];
-	return file_remove(spool_path(dir, key, path));
-}
-
-/* "JOB-ROUND-PLANT" and the suffix, exactly as spool_path() writes them. The plant points into `name_copy`. */
-static bool parse_update_name(char *name_copy, struct spool_key *ret_key)
-{
-	char *suffix = strrchr(name_copy, '.'), again[NAME_BYTES], *end;
-	if (suffix == NULL || strcmp(suffix, update_suffix) != 0)
-		return false;
-	*suffix = '\0';
-	unsigned long long job = strtoull(name_copy, &end, 10);
-	unsigned long round = *end == '-' ? strtoul(end + 1, &end, 10) : 0;
-	if (*end != '-' || round > UINT32_MAX || !is_plant_name(end + 1))
-		return false;
-	snprintf(again, sizeof again, "%llu-%lu-%s", job, round, end + 1);
-	*ret_key = (struct spool_key){.job = job, .round = (uint32_t)round, .plant = end + 1};
-	return strcmp(again, name_copy) == 0;
-}
-
-static bool ends_with(const char *s, const char *end)
-{
-	size_t n = strlen(s), k = strlen(end);
-	return n >= k && strcmp(s + n - k, end) == 0;
-}
-
-struct sweep {
-	char dir[PATH_SIZE]; /* DIR/spool */
-	bool parts;          /* remove what is being received, too */
-	bool (*known)(void *arg, const struct spool_key *key);
-	void *arg;
-};
-
-static enum err sweep_one(void *arg, const char *name)
-{
-	struct sweep *s = arg;
-	struct spool_key key;
-	char path[PATH_SIZE];
-	char *copy = mem_str(name);
-	bool leftover =
-		parse_update_name(copy, &key) ? !s->known(s->arg, &key) : s->parts && ends_with(name, part_suffix);
-	free(copy);
-	return leftover ? file_remove(path_join(path, s->dir, name)) : ERR_OK;
-}
-
-struct round_id {
-	uint64_t job;
-	uint32_t round;
-};
-
-static bool of_other_round(void *arg, const struct spool_key *key)
-{
-	const struct round_id *id = arg;
-	return key->job != id->job || key->round != id->round;
-}
-
-enum err spool_remove_round(const char *dir, uint64_t job, uint32_t round)
-{
-	struct round_id id = {job, round};
-	struct sweep s = {.known = of_other_round, .arg = &id};
-	folder_path(dir, s.dir);
-	return file_exists(s.dir) ? dir_each(s.dir, sweep_one, &s) : ERR_OK;
-}
-
-enum err spool_sweep(const char *dir, bool (*known)(void *arg, const struct spool_key *key), void *arg)
-{
-	struct sweep s = {.parts = true, .known = known, .arg = arg};
-	TRY(dir_make(folder_path(dir, s.dir), 0700));
-	return dir_each(s.dir, sweep_one, &s);
+	ENSURE(e->finished);
+	end(e, false);
 }

@@ -36,7 +36,6 @@ MUST_CHECK enum err store_remove(struct store *s, const struct digest *d);
 typedef enum err (*store_fn)(void *arg, const struct digest *d);
 MUST_CHECK enum err store_each(struct store *s, store_fn fn, void *arg);
 
-
 /* A mapped model, shared by all who read it now. Release each acquire. ERR_NOT_FOUND. */
 struct store_model;
 MUST_CHECK enum err store_acquire(struct store *s, const struct digest *d, struct store_model **ret_model);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum { ENTRIES_MAX = 1 << 20 };
@@ -112,6 +113,15 @@ enum err dir_make(const char *path, mode_t mode)
 	if (e == ERR_OK && !exists)
 		e = make_one(path, mode);
 	return e;
+}
+
+enum err dir_free(const char *path, uint64_t *ret_bytes)
+{
+	struct statvfs fs;
+	if (statvfs(path, &fs) != 0)
+		return err_errno("%s: cannot ask for free space", path);
+	*ret_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return ERR_OK;
 }
 
 static int name_order(const void *a, const void *b)

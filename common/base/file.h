@@ -53,6 +53,9 @@ MUST_CHECK enum err file_check_private(const char *path);
 /* Makes missing parents too, each durable; an existing directory is fine. Nothing is put into it before this returns. */
 MUST_CHECK enum err dir_make(const char *path, mode_t mode);
 
+/* What may still be written to the file system that the directory is on. */
+MUST_CHECK enum err dir_free(const char *path, uint64_t *ret_bytes);
+
 /* The entries of the directory are durable. */
 MUST_CHECK enum err dir_sync(const char *path);
 

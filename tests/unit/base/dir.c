@@ -142,6 +142,16 @@ static void test_sync(void **state)
 	assert_int_equal(dir_sync(path_join(path, dir, "none")), ERR_NOT_FOUND);
 }
 
+static void test_free_space(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	uint64_t bytes = 0;
+	assert_int_equal(dir_free(dir, &bytes), ERR_OK);
+	assert_true(bytes > 0);
+	assert_int_equal(dir_free(path_join(path, dir, "none"), &bytes), ERR_NOT_FOUND);
+}
+
 static void lock_and_hold(void)
 {
 	if (dir_lock(dir) != ERR_OK)
@@ -167,10 +177,10 @@ int main(void)
 {
 	umask(022);
 	const struct CMUnitTest tests[] = {
-		TEST(test_path_join), TEST(test_path_join_too_long),
-		TEST(test_make),      TEST(test_make_fails_at_every_operation),
-		TEST(test_each),      TEST(test_sync),
-		TEST(test_lock),
+		TEST(test_path_join),  TEST(test_path_join_too_long),
+		TEST(test_make),       TEST(test_make_fails_at_every_operation),
+		TEST(test_each),       TEST(test_sync),
+		TEST(test_free_space), TEST(test_lock),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -208,9 +208,9 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct digest publish_tiny(struct buf *ret_content)
+static struct digest publish_model(const char *description, struct buf *ret_content)
 {
-	struct model *m = model_make(tiny_model, 1);
+	struct model *m = model_make(description, 1);
 	struct wire_publish_reply reply;
 	char path[PATH_SIZE];
 	assert_ok(safetensors_save(path_join(path, scratch, "tiny.safetensors"), m, NULL));
@@ -220,6 +220,11 @@ static struct digest publish_tiny(struct buf *ret_content)
 	assert_ok(publish(buf_bytes(ret_content), &head, &reply));
 	assert_true(digest_equal(&reply.digest, &head.digest));
 	return reply.digest;
+}
+
+static struct digest publish_tiny(struct buf *ret_content)
+{
+	return publish_model(tiny_model, ret_content);
 }
 
 static uint64_t start_job(const struct digest *source, const char *plants)
@@ -388,6 +393,99 @@ static void a_job_over_the_network(void **state)
 	ref.job = 99;
 	assert_int_equal(call_rounds(admin, &ref, &rounds), ERR_NOT_FOUND);
 	assert_int_equal(call_jobs(admin, &ref, &jobs), ERR_NOT_FOUND);
+	buf_deinit(&content);
+	forget(&w);
+}
+
+/* ---- an upload that is cut ---- */
+
+/* Its update is over SPOOL_SMALL_MAX. */
+static const char wide_model[] = "name: wide\n"
+				 "input: [1, 32]\n"
+				 "classes: [a, b, c]\n"
+				 "layers:\n"
+				 "  - {op: flatten}\n"
+				 "  - {op: linear, name: f1, out: 2500}\n"
+				 "  - {op: relu}\n"
+				 "  - {op: linear, name: fc, out: 3}\n";
+
+/* What is given to the stream, and another connection of the plant that asks how far it is. */
+struct cut_source {
+	struct source source;
+	struct rpc_client *asks;
+	struct wire_upload_offset_request request;
+	uint64_t there;
+};
+
+static uint64_t ask_offset(struct rpc_client *c, const struct wire_upload_offset_request *asked)
+{
+	struct wire_upload_offset_reply answer;
+	struct buf request, reply = {0};
+	buf_init(&request, 256);
+	assert_ok(wire_upload_offset_request_pack(asked, &request));
+	assert_ok(rpc_client_call(c, METHOD_UPLOAD_OFFSET, buf_bytes(&request), 0, &reply));
+	assert_ok(wire_upload_offset_reply_unpack(buf_bytes(&reply), &answer));
+	buf_deinit(&request);
+	buf_deinit(&reply);
+	return answer.offset;
+}
+
+/* Gives 100 000 bytes, waits until the coordinator has some, and breaks off. */
+static enum err break_off(void *arg, struct bytes *ret_piece)
+{
+	struct cut_source *s = arg;
+	if (s->request.size - s->source.rest.n < 100000)
+		return next_piece(&s->source, ret_piece);
+	for (int tries = 0; tries < 1000 && s->there == 0; tries++) {
+		s->there = ask_offset(s->asks, &s->request);
+		clock_sleep_ms(10);
+	}
+	return err_set(ERR_CANCELLED, "cut");
+}
+
+static void a_cut_upload_goes_on(void **state)
+{
+	(void)state;
+	struct waiting w;
+	struct wire_receipt receipt;
+	struct manifest *m;
+	struct buf content, reply = {0};
+	enrol_plant("bremen");
+	begin_waiting(&w, "bremen");
+	struct digest source = publish_model(wide_model, &content);
+	uint64_t job = start_job(&source, "[bremen]");
+	end_waiting(&w);
+	assert_ok(w.err);
+	assert_ok(manifest_parse(buf_bytes(&w.task.manifest), &m));
+	size_t n = manifest_update_bytes(m);
+	uint8_t *zeros = mem_new(n);
+	struct wire_head head = {.size = n, .digest = digest_of(bytes_of(zeros, n)), .has_update = true};
+	head.update = (struct wire_update_head){
+		.job = job, .round = 1, .base = w.task.base, .manifest = m->digest, .samples = 3};
+	struct cut_source cut = {.source = {bytes_of(zeros, n), 1000},
+				 .asks = client_in("bremen"),
+				 .request = {.job = job, .round = 1, .size = n, .digest = head.digest}};
+	assert_int_equal(rpc_client_upload(w.client, METHOD_UPLOAD_UPDATE, &head, break_off, &cut, &reply),
+			 ERR_CANCELLED);
+	assert_true(cut.there > 0 && cut.there <= 100000);
+	/* The cut stream may linger for a moment. */
+	enum err err = ERR_UNAVAILABLE;
+	for (int tries = 0; err == ERR_UNAVAILABLE && tries < 1000; tries++) {
+		head.offset = ask_offset(cut.asks, &cut.request);
+		assert_true(head.offset >= cut.there);
+		struct source rest = {bytes_of(zeros + head.offset, n - head.offset), 5000};
+		err = rpc_client_upload(w.client, METHOD_UPLOAD_UPDATE, &head, next_piece, &rest, &reply);
+		if (err == ERR_UNAVAILABLE)
+			clock_sleep_ms(10);
+	}
+	assert_ok(err);
+	assert_ok(wire_receipt_unpack(buf_bytes(&reply), &receipt));
+	assert_false(receipt.repeated);
+	assert_true(digest_equal(&receipt.digest, &head.digest));
+	buf_deinit(&reply);
+	rpc_client_free(cut.asks);
+	manifest_free(m);
+	free(zeros);
 	buf_deinit(&content);
 	forget(&w);
 }
@@ -586,6 +684,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_job_over_the_network, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_cut_upload_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(models_of_other_jobs_are_not_given_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_revocation_works_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_models_are_published, setup, teardown),

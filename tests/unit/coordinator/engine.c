@@ -196,9 +196,8 @@ static void a_spoilt_spool_gives_the_round_up(void **state)
 	uint64_t job = stage_start(&stage, "");
 	for (const char *who = "abc"; *who != '\0'; who++)
 		stage_report(&stage, (const char[]){*who, '\0'}, job, 1);
-	spool_path(stage.dir, &(struct spool_key){job, 1, "b"}, path);
 	struct file *f;
-	assert_ok(file_append_open(path, 0600, &f));
+	assert_ok(file_append_open(path_join(path, stage.dir, "spool/1-1.batch"), 0600, &f));
 	assert_ok(file_truncate(f, 8));
 	file_close(f);
 	stage_settle(&stage);
@@ -352,7 +351,7 @@ static void a_round_does_not_open_for_whoever_left_meanwhile(void **state)
 	struct round_row *rounds;
 	size_t n;
 	uint64_t job = stage_start(&stage, "");
-	assert_ok(run_load(stage.db, stage.dir, job, &r));
+	assert_ok(run_load(stage.db, stage.engine->spool, job, &r));
 	registry_revoke(stage.registry, ROLE_PLANT, "c");
 	assert_int_equal(r->round.cohort, 3);
 	engine_dismiss_absent(stage.engine, r);

@@ -13,6 +13,7 @@ static struct stage stage;
 static int setup(void **state)
 {
 	(void)state;
+	stage_spool.small_max = 1; /* every update has a file of its own */
 	stage_make(&stage);
 	return 0;
 }
@@ -178,12 +179,12 @@ static void bytes_that_flow_at_the_deadline_are_waited_for(void **state)
 	stage_report(&stage, "b", job, 1);
 	struct upload *u = begin("c", job, 1, &update, &head);
 	stage_pass(59000);
-	assert_ok(engine_upload_add(u, bytes_of(update.p, 100)));
+	assert_ok(stage_add(u, bytes_of(update.p, 100)));
 	stage_pass(1000);
 	assert_int_equal(engine_pump(stage.engine), RUN_FLOW_MS - 1000);
 	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_OPEN);
 	stage_pass(8000);
-	assert_ok(engine_upload_add(u, bytes_of(update.p + 100, update.n - 100)));
+	assert_ok(stage_add(u, bytes_of(update.p + 100, update.n - 100)));
 	stage_pass(8000);
 	stage_settle(&stage);
 	assert_ok(engine_upload_commit(u, &receipt));
@@ -203,14 +204,14 @@ static void bytes_that_have_stopped_are_not(void **state)
 	stage_report(&stage, "b", job, 1);
 	struct upload *u = begin("c", job, 1, &update, &head);
 	stage_pass(59000);
-	assert_ok(engine_upload_add(u, bytes_of(update.p, 100)));
+	assert_ok(stage_add(u, bytes_of(update.p, 100)));
 	stage_pass(1000 + RUN_FLOW_MS - 1001);
 	stage_settle(&stage);
 	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_OPEN);
 	stage_pass(1);
 	stage_settle(&stage);
 	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
-	assert_fails(engine_upload_add(u, bytes_of(update.p + 100, 100)), ERR_STALE, "not open");
+	assert_fails(stage_add(u, bytes_of(update.p + 100, 100)), ERR_STALE, "not open");
 	engine_upload_abort(u);
 	update_free(&update);
 }
@@ -226,12 +227,12 @@ static void the_grace_ends(void **state)
 	struct upload *u = begin("c", job, 1, &update, &head);
 	for (size_t i = 0; i < 12; i++) {
 		stage_pass(i == 0 ? 60000 : 1000);
-		assert_ok(engine_upload_add(u, bytes_of(update.p + i * 4, 4)));
+		assert_ok(stage_add(u, bytes_of(update.p + i * 4, 4)));
 		stage_settle(&stage);
 		assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_OPEN);
 	}
 	stage_pass(1000);
-	assert_fails(engine_upload_add(u, bytes_of(update.p + 48, 4)), ERR_STALE, "deadline");
+	assert_fails(stage_add(u, bytes_of(update.p + 48, 4)), ERR_STALE, "deadline");
 	stage_settle(&stage);
 	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
 	engine_upload_abort(u);
@@ -282,7 +283,7 @@ static void a_late_update_counts_in_the_open_round(void **state)
 	/* A restart finds it, file and all. */
 	stage_restart(&stage);
 	assert_int_equal(stage_round(&stage, job, 2).state.accepted, 1);
-	assert_true(file_exists(spool_path(stage.dir, &(struct spool_key){job, 1, "c"}, path)));
+	assert_true(file_exists(stage_path(&stage, &(struct spool_key){job, 1, "c"}, path)));
 	/* Exactly once, here and in the rounds to come. */
 	assert_true(stage_report(&stage, "c", job, 1).repeated);
 	assert_fails(stage_try_report(&stage, "c", job, 2, &receipt), ERR_DUPLICATE, "round 2");
@@ -343,11 +344,11 @@ static void a_stream_goes_on_through_the_rounds(void **state)
 	struct wire_receipt receipt;
 	uint64_t job = stage_start(&stage, BUFFERED);
 	struct upload *u = begin("c", job, 1, &update, &head);
-	assert_ok(engine_upload_add(u, bytes_of(update.p, 100)));
+	assert_ok(stage_add(u, bytes_of(update.p, 100)));
 	close_with(job, 1, "ab");
-	assert_ok(engine_upload_add(u, bytes_of(update.p + 100, 100)));
+	assert_ok(stage_add(u, bytes_of(update.p + 100, 100)));
 	close_with(job, 2, "ab");
-	assert_ok(engine_upload_add(u, bytes_of(update.p + 200, update.n - 200)));
+	assert_ok(stage_add(u, bytes_of(update.p + 200, update.n - 200)));
 	/* Between two rounds there is none to count in. */
 	stage_report(&stage, "a", job, 3);
 	stage_report(&stage, "b", job, 3);

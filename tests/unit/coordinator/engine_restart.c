@@ -4,7 +4,7 @@
  */
 #include "coordinator/stage.h"
 
-#include "coordinator/spool.h"
+#include "base/rng.h"
 #include "coordinator/sql.h"
 
 static struct stage stage;
@@ -16,10 +16,18 @@ static int setup(void **state)
 	return 0;
 }
 
+/* Every update in a file of its own, as large ones are. */
+static int setup_large(void **state)
+{
+	stage_spool.small_max = 1;
+	return setup(state);
+}
+
 static int teardown(void **state)
 {
 	(void)state;
 	stage_drop(&stage);
+	stage_spool = (struct spool_config){0};
 	return 0;
 }
 
@@ -71,14 +79,14 @@ static void a_restart_after_any_step_changes_nothing(void **state)
 	(void)state;
 	struct digest expected = undisturbed();
 	bool seen[ROUND_PHASE_COUNT] = {false};
-	for (int every = 1; every <= 4; every++) {
-		setup(NULL);
+	for (int every = 1; every <= 8; every++) {
+		(every <= 4 ? setup : setup_large)(NULL);
 		uint64_t job = stage_start(&stage, "rounds: 2\nquorum: 3\n");
 		for (int step = 1; stage_job(&stage, job).state == WIRE_JOB_RUNNING; step++) {
 			send_missing(job);
 			engine_pump(stage.engine);
 			seen[stage_round(&stage, job, stage_job(&stage, job).round).state.phase] = true;
-			if (step % every == 0)
+			if (step % ((every - 1) % 4 + 1) == 0)
 				stage_restart(&stage);
 		}
 		check_end(job, &expected);
@@ -88,10 +96,10 @@ static void a_restart_after_any_step_changes_nothing(void **state)
 }
 
 /* One operation of the disk fails, or all from it on until the restart: nothing is lost, no round is given up. */
-static void run_with_bad_disk(size_t at, bool stays, const struct digest *expected, bool *ret_hit)
+static void run_with_bad_disk(size_t at, bool stays, bool large, const struct digest *expected, bool *ret_hit)
 {
 	struct bad_disk disk;
-	setup(NULL);
+	(large ? setup_large : setup)(NULL);
 	uint64_t job = stage_start(&stage, "rounds: 2\nquorum: 3\n");
 	bad_disk_insert(&disk, at, stays);
 	for (int step = 0; stage_job(&stage, job).state == WIRE_JOB_RUNNING && step < 40; step++) {
@@ -113,20 +121,24 @@ static void a_bad_disk_changes_nothing(void **state)
 {
 	(void)state;
 	struct digest expected = undisturbed();
-	bool hit = true;
-	size_t at = 0;
-	for (; hit; at++)
-		run_with_bad_disk(at, false, &expected, &hit);
-	assert_true(at > 30);
+	for (int large = 0; large <= 1; large++) {
+		bool hit = true;
+		size_t at = 0;
+		for (; hit; at++)
+			run_with_bad_disk(at, false, large, &expected, &hit);
+		assert_true(at > 30);
+	}
 }
 
 static void a_dead_disk_changes_nothing(void **state)
 {
 	(void)state;
 	struct digest expected = undisturbed();
-	bool hit = true;
-	for (size_t at = 0; hit; at += 3)
-		run_with_bad_disk(at, true, &expected, &hit);
+	for (int large = 0; large <= 1; large++) {
+		bool hit = true;
+		for (size_t at = 0; hit; at += large ? 5 : 3)
+			run_with_bad_disk(at, true, large, &expected, &hit);
+	}
 }
 
 /* A sealed round waits for a disk as long as it takes, unless the job is stopped. */
@@ -265,7 +277,7 @@ static void what_may_have_left_memory_is_hashed_again(void **state)
 		stage_pass(cases[i].ms);
 		stage_report(&stage, "b", job, 1);
 		stage_report(&stage, "c", job, 1);
-		assert_ok(file_map(spool_path(stage.dir, &(struct spool_key){job, 1, "a"}, path), &map));
+		assert_ok(file_map(stage_path(&stage, &(struct spool_key){job, 1, "a"}, path), &map));
 		buf_init(&other, 1 << 20);
 		assert_ok(buf_append(&other, map.content.p, map.content.n));
 		file_unmap(&map);
@@ -299,32 +311,42 @@ static void leftovers_in_the_spool_go(void **state)
 {
 	(void)state;
 	char dir[PATH_SIZE], path[PATH_SIZE];
+	bool large = stage_spool.small_max == 1;
 	uint64_t job = stage_start(&stage, "");
 	stage_report(&stage, "a", job, 1);
 	path_join(dir, stage.dir, "spool");
 	assert_ok(file_replace(path_join(path, dir, "1-1-b.update"), bytes_str("no row"), 0600));
+	assert_ok(file_replace(path_join(path, dir, "1-2-a.update"), bytes_str("no row from that base"), 0600));
 	assert_ok(file_replace(path_join(path, dir, "9-1-a.update"), bytes_str("no job"), 0600));
-	assert_ok(file_replace(path_join(path, dir, "1-1-c.3.part"), bytes_str("half"), 0600));
+	assert_ok(file_replace(path_join(path, dir, "1-1-c.3.part"), bytes_str("half, of an earlier release"), 0600));
+	assert_ok(file_replace(path_join(path, dir, "1-2.batch"), bytes_str("no round"), 0600));
+	assert_ok(file_replace(path_join(path, dir, large ? "1-1.batch" : "1-1-a.update"), bytes_str("no row there"),
+			       0600));
 	stage_restart(&stage);
 	assert_int_equal(count_files(dir, ""), 1);
-	assert_true(file_exists(spool_path(stage.dir, &(struct spool_key){job, 1, "a"}, path)));
+	assert_true(file_exists(path_join(path, dir, large ? "1-1-a.update" : "1-1.batch")));
 }
 
-/* A row without its file cannot be combined; while the round is open, the plant can send again. */
+/* A row without its bytes cannot be combined; while the round is open, the plant can send again. */
 static void a_lost_update_is_asked_for_again(void **state)
 {
 	(void)state;
 	char path[PATH_SIZE];
+	bool large = stage_spool.small_max == 1;
 	uint64_t job = stage_start(&stage, "quorum: 3\nrounds: 1\n");
-	send_missing(job);
+	struct update_row b;
+	struct file *f;
+	for (const char *who = "cba"; *who != '\0'; who++)
+		stage_report(&stage, (const char[]){*who, '\0'}, job, 1);
 	uint64_t bytes = stage_round(&stage, job, 1).bytes_up;
-	for (const char *who = "ab"; *who != '\0'; who++) {
-		const char name[] = {*who, '\0'};
-		spool_path(stage.dir, &(struct spool_key){job, 1, name}, path);
-		if (*who == 'a')
-			assert_ok(file_remove(path));
-		else
-			assert_ok(file_replace(path, bytes_str("cut short"), 0600));
+	assert_ok(db_update_get(stage.db, job, 1, "b", &b));
+	if (large) {
+		assert_ok(file_remove(path_join(path, stage.dir, "spool/1-1-a.update")));
+		assert_ok(file_replace(path_join(path, stage.dir, "spool/1-1-b.update"), bytes_str("cut short"), 0600));
+	} else {
+		assert_ok(file_append_open(path_join(path, stage.dir, "spool/1-1.batch"), 0600, &f));
+		assert_ok(file_truncate(f, (uint64_t)b.place + b.size - 1));
+		file_close(f);
 	}
 	stage_restart(&stage);
 	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_OPEN);
@@ -336,6 +358,58 @@ static void a_lost_update_is_asked_for_again(void **state)
 	stage_settle(&stage);
 	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_DONE);
 	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 3);
+}
+
+/* ---- a property: streams that are cut anywhere, with restarts between them, end with the same bytes ---- */
+
+/* One stream of `who`, perhaps a whole one. */
+static void stream_some(struct rng *rng, uint64_t job, const char *who)
+{
+	struct bytes update = stage_update(&stage, who, stage_job(&stage, job).round);
+	struct wire_head head = stage_head(&stage, job, stage_job(&stage, job).round, who, update);
+	const struct wire_upload_offset_request request = {
+		.job = job, .round = head.update.round, .size = head.size, .digest = head.digest};
+	struct wire_upload_offset_reply reply;
+	struct wire_receipt receipt;
+	struct upload *u;
+	engine_upload_offset(stage.engine, who, &request, &reply);
+	head.offset = rng_below(rng, 8) == 0 ? rng_below(rng, update.n + 1) : reply.offset;
+	enum err err = engine_upload_begin(stage.engine, who, &head, &u, &receipt);
+	assert_true(err == ERR_OK || err == ERR_UNAVAILABLE || err == ERR_STALE);
+	for (size_t at = (size_t)head.offset; err == ERR_OK && u != NULL && at < update.n;) {
+		size_t n = 1 + (size_t)rng_below(rng, 80);
+		n = n < update.n - at ? n : update.n - at;
+		assert_ok(engine_upload_add(u, &(struct bytes){update.p + at, n}, 1));
+		at += n;
+		if (rng_below(rng, 5) == 0) {
+			(rng_below(rng, 8) == 0 ? engine_upload_abort : engine_upload_suspend)(u);
+			u = NULL;
+		}
+	}
+	if (err == ERR_OK && u != NULL)
+		assert_ok(engine_upload_commit(u, &receipt));
+	update_free(&update);
+}
+
+static void cut_streams_change_nothing(void **state)
+{
+	(void)state;
+	struct digest expected = undisturbed();
+	for (uint64_t seed = 0; seed < 9; seed++) {
+		struct rng rng;
+		rng_seed(&rng, seed);
+		(seed % 3 == 0 ? setup : setup_large)(NULL);
+		uint64_t job = stage_start(&stage, "rounds: 2\nquorum: 3\n");
+		while (stage_job(&stage, job).state == WIRE_JOB_RUNNING) {
+			stream_some(&rng, job, (const char[]){(char)('a' + (int)rng_below(&rng, 3)), '\0'});
+			if (rng_below(&rng, 3) == 0)
+				engine_pump(stage.engine);
+			if (rng_below(&rng, 4) == 0)
+				stage_restart(&stage);
+		}
+		check_end(job, &expected);
+		teardown(NULL);
+	}
 }
 
 static void a_deadline_goes_on_while_nobody_serves(void **state)
@@ -378,7 +452,10 @@ int main(void)
 		cmocka_unit_test(what_may_have_left_memory_is_hashed_again),
 		cmocka_unit_test_setup_teardown(the_end_of_a_round_costs_few_syncs, setup, teardown),
 		cmocka_unit_test_setup_teardown(leftovers_in_the_spool_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(leftovers_in_the_spool_go, setup_large, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_update_is_asked_for_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lost_update_is_asked_for_again, setup_large, teardown),
+		cmocka_unit_test(cut_streams_change_nothing),
 		cmocka_unit_test_setup_teardown(a_deadline_goes_on_while_nobody_serves, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_plant_revoked_before_the_restart_is_not_waited_for, setup, teardown),
 	};

@@ -156,12 +156,13 @@ static void close_as(uint64_t job, uint32_t round, enum round_phase phase, enum 
 		snprintf(name, sizeof name, "%llu-%lu", (unsigned long long)job, (unsigned long)round);
 		base = publish(name);
 		assert_ok(db_round_seal(db, job, round, &base));
-		assert_ok(db_round_aggregated(db, job, round, &base, 1));
 	}
 	struct round_row next = round_of(job, round + 1, &base);
 	struct round_close c = {.job = job,
 				.number = round,
 				.phase = phase,
+				.model = phase == ROUND_COMMITTED ? base : (struct digest){{0}},
+				.model_size = 1,
 				.now_ms = 5,
 				.next = state == WIRE_JOB_RUNNING ? &next : NULL,
 				.state = state,
@@ -315,10 +316,14 @@ static void what_another_job_needs_stays(void **state)
 	/* Two jobs that have made the same model: gone only when neither keeps it. */
 	struct digest same = result_of(one, 3);
 	uint64_t three = start("other");
-	struct round_close c = {
-		.job = three, .number = 1, .phase = ROUND_COMMITTED, .now_ms = 5, .state = WIRE_JOB_RUNNING};
+	struct round_close c = {.job = three,
+				.number = 1,
+				.phase = ROUND_COMMITTED,
+				.model = same,
+				.model_size = 1,
+				.now_ms = 5,
+				.state = WIRE_JOB_RUNNING};
 	assert_ok(db_round_seal(db, three, 1, &same));
-	assert_ok(db_round_aggregated(db, three, 1, &same, 1));
 	struct round_row next = round_of(three, 2, &same);
 	c.next = &next;
 	assert_ok(db_round_close(db, &c));
@@ -356,7 +361,6 @@ static void an_unfinished_round_keeps_its_models(void **state)
 	commit(job, 1);
 	struct digest made = publish("1-2");
 	assert_ok(db_round_seal(db, job, 2, &made));
-	assert_ok(db_round_aggregated(db, job, 2, &made, 1));
 	retention_sweep(retention);
 	assert_string_equal(results(job, 2), "1 2 ");
 	assert_ok(db_job_end(db, job, WIRE_JOB_FAILED, "broken", 3));

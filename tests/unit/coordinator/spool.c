@@ -1,80 +1,16 @@
-#include "coordinator/fixture.h"
+/*
+ * Large updates, each in a file of its own: what is refused, what is durable when, cut streams that go on.
+ */
+#include "coordinator/spool_fixture.h"
 
-#include "coordinator/spool.h"
-
-static char *dir;
-static struct model *base;
-static struct manifest *m;
-static struct bytes update;
-static struct digest digest;
-static const struct spool_key key = {.job = 3, .round = 7, .plant = "north-1"};
-
-static int setup(void **state)
-{
-	(void)state;
-	dir = scratch_make();
-	base = model_make(tiny_model, 1);
-	m = manifest_make(base, NULL, NULL);
-	update = update_of(m, base, 1);
-	digest = digest_of(update);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	bad_disk_remove();
-	update_free(&update);
-	manifest_free(m);
-	model_free(base);
-	scratch_remove(dir);
-	return 0;
-}
-
-static const char *folder(void)
-{
-	static char path[PATH_SIZE];
-	return path_join(path, dir, "spool");
-}
-
-/* Receive `content` in pieces of at most `piece` bytes, to the end or the first failure. */
-static enum err receive(const struct spool_key *k, struct bytes content, const struct digest *d, double norm_max,
-			size_t piece, double *ret_norm)
-{
-	struct spool_entry *e;
-	TRY(spool_begin(dir, k, m, norm_max, content.n, d, &e));
-	enum err err = ERR_OK;
-	for (size_t at = 0; err == ERR_OK && at < content.n; at += piece)
-		err = spool_add(e, bytes_of(content.p + at, content.n - at < piece ? content.n - at : piece));
-	if (err == ERR_OK)
-		err = spool_finish(e, ret_norm);
-	if (err == ERR_OK)
-		spool_free(e);
-	else
-		spool_abort(e);
-	return err;
-}
-
-static void assert_spooled(const struct spool_key *k, struct bytes content)
-{
-	char path[PATH_SIZE];
-	struct buf b;
-	assert_ok(file_read(spool_path(dir, k, path), 1 << 20, &b));
-	assert_int_equal(b.n, content.n);
-	assert_memory_equal(b.p, content.p, b.n);
-	buf_deinit(&b);
-}
-
-static void assert_empty(void)
-{
-	assert_int_equal(count_files(folder(), ""), 0);
-}
+#include "base/rng.h"
 
 static void an_update_comes_in(void **state)
 {
 	(void)state;
 	double norm, want;
 	struct update_check c;
+	char path[PATH_SIZE], expected[PATH_SIZE];
 	update_check_init(&c, m, 0);
 	assert_ok(update_check_feed(&c, update));
 	assert_ok(update_check_end(&c, &want));
@@ -84,12 +20,35 @@ static void an_update_comes_in(void **state)
 		assert_true(norm == want);
 		assert_spooled(&key, update);
 		assert_int_equal(count_files(folder(), ""), 1);
-		assert_ok(spool_remove(dir, &key));
-		assert_ok(spool_remove(dir, &key));
+		assert_int_equal(spool_bytes(spool), update.n);
+		spool_remove(spool, &key);
+		spool_remove(spool, &key);
 		assert_empty();
 	}
-	char path[PATH_SIZE], expected[PATH_SIZE];
-	assert_string_equal(spool_path(dir, &key, path), path_join(expected, folder(), "3-7-north-1.update"));
+	assert_string_equal(spool_path(spool, &key, path), path_join(expected, folder(), "3-7-north-1.update"));
+}
+
+/* The stretches of a message, as the transport gives them, however many. */
+static void a_message_comes_in_pieces(void **state)
+{
+	(void)state;
+	struct spool_entry *e = NULL;
+	struct bytes pieces[200];
+	double norm = 0;
+	size_t n = 0;
+	for (size_t at = 0; at < update.n; n++) {
+		size_t left = update.n - at, k = n == 199 ? left : n % 7 < left ? n % 7 : left;
+		pieces[n] = bytes_of(update.p + at, k);
+		at += k;
+	}
+	assert_ok(spool_begin(spool, &key, m, 0, update.n, &digest, 0, &e));
+	assert_false(spool_is_small(e));
+	assert_ok(spool_add(e, pieces, 0));
+	assert_ok(spool_add(e, pieces, n));
+	assert_ok(spool_finish(e, &norm));
+	assert_true(spool_is_new(e));
+	spool_free(e);
+	assert_spooled(&key, update);
 }
 
 static void wrong_updates_leave_nothing(void **state)
@@ -99,34 +58,39 @@ static void wrong_updates_leave_nothing(void **state)
 	struct digest other = digest;
 	other.b[31] ^= 1;
 	struct bytes nan = update_of(m, base, 2), longer = bytes_of(update.p, update.n + 4),
-		     shorter = bytes_of(update.p, update.n - 4);
+		     shorter = bytes_of(update.p, update.n - 4), more = bytes_of(update.p, 4);
 	uint8_t *p = mem_array(nan.n, 1);
 	memcpy(p, nan.p, nan.n);
 	memcpy(p + 40, "\x00\x00\xc0\x7f", 4);
-	assert_fails(receive(&key, update, &other, 0, 64, &norm), ERR_MALFORMED, "SHA-256");
-	assert_fails(receive(&key, bytes_of(p, nan.n), &digest, 0, 64, &norm), ERR_NUMERIC, "conv1.weight[10]");
-	assert_fails(receive(&key, update, &digest, 1e-3, 64, &norm), ERR_LIMIT, "norm_max");
-	assert_fails(receive(&key, longer, &digest, 0, 64, &norm), ERR_SHAPE, "bytes");
-	assert_fails(receive(&key, shorter, &digest, 0, 64, &norm), ERR_SHAPE, "bytes");
-	assert_true(norm == -1);
-	assert_empty();
-	/* Announced right, sent wrong. */
-	struct spool_entry *e;
-	assert_ok(spool_begin(dir, &key, m, 0, update.n, &digest, &e));
-	assert_ok(spool_add(e, shorter));
-	assert_int_equal(spool_received(e), shorter.n);
-	assert_fails(spool_finish(e, &norm), ERR_SHAPE, "bytes");
-	spool_abort(e);
-	assert_ok(spool_begin(dir, &key, m, 0, update.n, &digest, &e));
-	assert_ok(spool_add(e, update));
-	assert_fails(spool_add(e, bytes_of(update.p, 4)), ERR_SHAPE, "longer");
-	spool_abort(e);
-	assert_ok(spool_begin(dir, &key, m, 0, update.n, &digest, &e));
-	spool_abort(e);
-	spool_abort(NULL);
-	assert_empty();
-	/* And after all that it still works. */
-	assert_ok(receive(&key, update, &digest, 0, 64, &norm));
+	for (int small = 0; small <= 1; small++) {
+		struct spool_entry *e = NULL;
+		reopen(&(struct spool_config){.small_max = small ? 0 : 1}, known_none);
+		assert_fails(receive(&key, update, &other, 0, 64, &norm), ERR_MALFORMED, "SHA-256");
+		assert_fails(receive(&key, bytes_of(p, nan.n), &digest, 0, 64, &norm), ERR_NUMERIC, "conv1.weight[10]");
+		assert_fails(receive(&key, update, &digest, 1e-3, 64, &norm), ERR_LIMIT, "norm_max");
+		assert_fails(receive(&key, longer, &digest, 0, 64, &norm), ERR_SHAPE, "bytes");
+		assert_fails(receive(&key, shorter, &digest, 0, 64, &norm), ERR_SHAPE, "bytes");
+		assert_true(norm == -1);
+		assert_empty();
+		/* Announced right, sent wrong. */
+		assert_ok(spool_begin(spool, &key, m, 0, update.n, &digest, 0, &e));
+		assert_ok(spool_add(e, &shorter, 1));
+		assert_fails(spool_finish(e, &norm), ERR_SHAPE, "");
+		spool_suspend(e);
+		assert_empty();
+		assert_ok(spool_begin(spool, &key, m, 0, update.n, &digest, 0, &e));
+		assert_ok(spool_add(e, &update, 1));
+		assert_fails(spool_add(e, &more, 1), ERR_SHAPE, "longer");
+		spool_suspend(e); /* a stream that is refused leaves nothing, also when it is cut at that moment */
+		assert_empty();
+		assert_ok(spool_begin(spool, &key, m, 0, update.n, &digest, 0, &e));
+		spool_abort(e);
+		assert_ok(spool_begin(spool, &key, m, 0, update.n, &digest, 0, &e));
+		spool_suspend(e);
+		spool_abort(NULL);
+		spool_suspend(NULL);
+		assert_empty();
+	}
 	free(p);
 	update_free(&nan);
 }
@@ -137,55 +101,59 @@ static void names_cannot_leave_the_folder(void **state)
 	static const char *const names[] = {
 		"",  "..",  "a/b", "../../etc/x", "a.b",
 		"A", "a b", "-a",  "a-",          "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbccccccccccccccccdddddddddddddddd"};
-	struct spool_entry *e;
+	struct spool_entry *e = NULL;
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		struct spool_key k = {.job = 1, .round = 1, .plant = names[i]};
-		assert_fails(spool_begin(dir, &k, m, 0, update.n, &digest, &e), ERR_LIMIT, "name of a plant");
+		assert_fails(spool_begin(spool, &k, m, 0, update.n, &digest, 0, &e), ERR_LIMIT, "name of a plant");
 	}
 	struct spool_key longest = {.job = UINT64_MAX,
 				    .round = UINT32_MAX,
 				    .plant = "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbccccccccccccccccddddddddddddddd"};
-	double norm;
+	double norm = 0;
 	assert_ok(receive(&longest, update, &digest, 0, 64, &norm));
 	assert_spooled(&longest, update);
 }
 
-static void the_first_to_finish_wins(void **state)
+static void one_stream_at_a_time(void **state)
 {
 	(void)state;
 	struct bytes other = update_of(m, base, 5);
 	struct digest other_digest = digest_of(other);
-	struct spool_entry *a, *b;
-	double norm;
-	assert_ok(spool_begin(dir, &key, m, 0, update.n, &digest, &a));
-	assert_ok(spool_begin(dir, &key, m, 0, other.n, &other_digest, &b));
-	/* Interleaved, as two connections of one plant would be. */
-	for (size_t at = 0; at < update.n; at += 4) {
-		assert_ok(spool_add(b, bytes_of(other.p + at, 4)));
-		assert_ok(spool_add(a, bytes_of(update.p + at, 4)));
-	}
+	struct spool_key elsewhere = key;
+	struct spool_entry *a = NULL, *b = NULL;
+	double norm = 0;
+	elsewhere.round++;
+	assert_ok(begin_with(&key, update, &digest, 0, 40, &a));
+	assert_fails(spool_begin(spool, &key, m, 0, update.n, &digest, 40, &b), ERR_UNAVAILABLE, "has not ended");
+	assert_fails(spool_begin(spool, &key, m, 0, other.n, &other_digest, 0, &b), ERR_UNAVAILABLE, "has not ended");
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), 40);
+	spool_remove_parts(spool, key.job, key.round); /* not that of a stream */
+	assert_ok(spool_begin(spool, &elsewhere, m, 0, update.n, &digest, 0, &b));
+	assert_ok(spool_add(b, &update, 1));
 	assert_ok(spool_finish(b, &norm));
-	assert_fails(spool_finish(a, &norm), ERR_DUPLICATE, "already");
-	assert_spooled(&key, other);
-	spool_abort(a);
 	spool_free(b);
-	assert_spooled(&key, other);
-	assert_int_equal(count_files(folder(), ""), 1);
-	/* The same update once more is no duplicate, and what is there stays there. */
+	assert_ok(spool_add(a, &(struct bytes){update.p + 40, update.n - 40}, 1));
+	assert_ok(spool_finish(a, &norm));
+	spool_free(a);
+	assert_spooled(&key, update);
+	/* Other bytes are refused, the same are welcome, and what is there stays there. */
+	assert_fails(receive(&key, other, &other_digest, 0, 64, &norm), ERR_DUPLICATE, "already");
+	assert_spooled(&key, update);
 	struct disk_tape tape;
 	disk_tape_insert(&tape);
-	assert_ok(receive(&key, other, &other_digest, 0, 64, &norm));
-	assert_string_equal(tape.ops, "CWSdXd");
+	assert_ok(receive(&key, update, &digest, 0, 64, &norm));
+	assert_string_equal(tape.ops, "CWSXd");
 	bad_disk_remove();
-	assert_spooled(&key, other);
-	assert_int_equal(count_files(folder(), ""), 1);
+	assert_spooled(&key, update);
+	assert_int_equal(count_files(folder(), ""), 2);
+	assert_int_equal(spool_bytes(spool), 2 * update.n);
 	for (size_t at = 0; at < 12; at++) {
 		struct bad_disk disk;
 		bad_disk_insert(&disk, at, true);
-		enum err e = receive(&key, other, &other_digest, 0, 64, &norm);
+		enum err e = receive(&key, update, &digest, 0, 64, &norm);
 		bad_disk_remove();
 		assert_int_equal(e != ERR_OK, disk.hit);
-		assert_spooled(&key, other);
+		assert_spooled(&key, update);
 	}
 	update_free(&other);
 }
@@ -194,23 +162,15 @@ static void bytes_are_durable_before_the_name(void **state)
 {
 	(void)state;
 	struct disk_tape tape;
-	double norm;
-	assert_ok(spool_sweep(dir, NULL, NULL));
+	double norm = 0;
 	disk_tape_insert(&tape);
 	assert_ok(receive(&key, update, &digest, 0, 100, &norm));
-	assert_string_equal(tape.ops, "CWSdRd");
-}
-
-static bool known_none(void *arg, const struct spool_key *k)
-{
-	(void)arg;
-	(void)k;
-	return false;
+	assert_string_equal(tape.ops, "CWSRd");
 }
 
 /*
- * The disk fails at every operation in turn, once or for good. Whatever happens: an .update is complete, and there is
- * one exactly when finish said so.
+ * The disk fails at every operation in turn, once or for good. Whatever happens: an .update is complete, and there is one exactly when finish
+ * said so.
  */
 static void a_failing_disk_never_leaves_half_an_update(void **state)
 {
@@ -235,19 +195,253 @@ static void a_failing_disk_never_leaves_half_an_update(void **state)
 			assert_int_equal(e != ERR_OK, hit);
 			failures += hit;
 			/* The restart, with a database that does not know this update. */
-			assert_ok(spool_sweep(dir, known_none, NULL));
+			reopen(&large, known_none);
 			assert_empty();
-			assert_int_equal(rmdir(folder()), 0);
 		}
-		assert_true(failures >= 6); /* mkdir, create, writes, sync, dirsync, rename, dirsync */
+		assert_true(failures >= 5); /* create, writes, sync, rename, dirsync */
 	}
 }
 
-static bool known_round(void *arg, const struct spool_key *k)
+/* ---- going on ---- */
+
+static void a_cut_update_goes_on(void **state)
+{
+	(void)state;
+	for (int restart = 0; restart <= 1; restart++) {
+		for (size_t cut = 1; cut <= update.n; cut += cut < update.n - 7 ? 7 : 1) {
+			struct spool_entry *e = NULL;
+			double norm, want;
+			assert_ok(receive(&key, update, &digest, 0, 1 << 20, &want));
+			spool_remove(spool, &key);
+			assert_ok(begin_with(&key, update, &digest, 0, cut, &e));
+			spool_suspend(e);
+			assert_int_equal(spool_bytes(spool), cut);
+			if (restart)
+				reopen(&large, known_all);
+			assert_int_equal(spool_bytes(spool), cut);
+			assert_int_equal(spool_received(spool, &key, &digest, update.n), cut);
+			assert_ok(begin_with(&key, update, &digest, cut, update.n, &e));
+			assert_ok(spool_finish(e, &norm));
+			spool_free(e);
+			assert_true(norm == want);
+			assert_spooled(&key, update);
+			assert_int_equal(count_files(folder(), ""), 1);
+			spool_remove(spool, &key);
+			assert_empty();
+		}
+	}
+}
+
+static void an_offset_is_judged(void **state)
+{
+	(void)state;
+	struct spool_entry *e = NULL;
+	struct bytes other = update_of(m, base, 5);
+	struct digest other_digest = digest_of(other);
+	double norm = 0;
+	assert_ok(begin_with(&key, update, &digest, 0, 200, &e));
+	spool_suspend(e);
+	/* More than is there: the plant has to ask again, and nothing is lost by that. */
+	assert_fails(spool_begin(spool, &key, m, 0, update.n, &digest, 204, &e), ERR_UNAVAILABLE, "200 bytes");
+	assert_fails(spool_begin(spool, &key, m, 0, other.n, &other_digest, 4, &e), ERR_UNAVAILABLE, "0 bytes");
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), 200);
+	assert_int_equal(spool_received(spool, &key, &other_digest, other.n), 0);
+	assert_int_equal(spool_received(spool, &key, &digest, 196), 0);
+	assert_int_equal(spool_received(spool, &(struct spool_key){3, 8, "north-1"}, &digest, update.n), 0);
+	/* Less: what is behind it is cut off. */
+	assert_ok(begin_with(&key, update, &digest, 100, 104, &e));
+	spool_suspend(e);
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), 104);
+	assert_int_equal(spool_bytes(spool), 104);
+	assert_ok(begin_with(&key, update, &digest, 0, 8, &e));
+	spool_suspend(e);
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), 8);
+	/* Other bytes: the plant has learned anew, one part per key. */
+	assert_ok(begin_with(&key, other, &other_digest, 0, 12, &e));
+	spool_suspend(e);
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), 0);
+	assert_int_equal(spool_received(spool, &key, &other_digest, other.n), 12);
+	assert_int_equal(count_files(folder(), ""), 1);
+	assert_int_equal(spool_bytes(spool), 12);
+	assert_ok(begin_with(&key, other, &other_digest, 12, other.n, &e));
+	assert_ok(spool_finish(e, &norm));
+	spool_free(e);
+	assert_spooled(&key, other);
+	update_free(&other);
+}
+
+static void spoil_part(size_t at, uint8_t with, bool cut)
+{
+	char name[80], path[PATH_SIZE], text[DIGEST_TEXT_SIZE];
+	struct buf b;
+	snprintf(name, sizeof name, "3-7-north-1.%.16s.part", digest_format(&digest, text));
+	assert_ok(file_read(path_join(path, folder(), name), 1 << 20, &b));
+	assert_true(at < b.n);
+	b.p[at] = with;
+	assert_ok(file_replace(path, bytes_of(b.p, cut ? at : b.n), 0600));
+	buf_deinit(&b);
+}
+
+/* What a crash of the machine may do to a part whose end was never synced. */
+static void a_damaged_part_is_not_trusted(void **state)
+{
+	(void)state;
+	struct spool_entry *e = NULL;
+	double norm = 0;
+	for (int restart = 0; restart <= 1; restart++) {
+		/* A value that could be one: only the digest tells. */
+		assert_ok(begin_with(&key, update, &digest, 0, 200, &e));
+		spool_suspend(e);
+		spoil_part(192, update.p[192] ^ 1, false);
+		if (restart)
+			reopen(&large, known_all);
+		assert_ok(begin_with(&key, update, &digest, 200, update.n, &e));
+		assert_fails(spool_finish(e, &norm), ERR_UNAVAILABLE, "from its beginning");
+		spool_suspend(e);
+		assert_empty();
+		/* A value that none can have. */
+		assert_ok(begin_with(&key, update, &digest, 0, 200, &e));
+		spool_suspend(e);
+		spoil_part(195, 0x7f, false);
+		if (restart)
+			reopen(&large, known_all);
+		assert_fails(spool_begin(spool, &key, m, 0, update.n, &digest, 200, &e), ERR_UNAVAILABLE,
+			     "from its beginning");
+		assert_empty();
+		/* Half a value that becomes none that can be with what follows. */
+		assert_ok(begin_with(&key, update, &digest, 0, 195, &e));
+		spool_suspend(e);
+		assert_ok(spool_begin(spool, &key, m, 0, update.n, &digest, 195, &e));
+		assert_fails(spool_add(e, &(struct bytes){(const uint8_t *)"\x7f", 1}, 1), ERR_UNAVAILABLE,
+			     "from its beginning");
+		spool_suspend(e);
+		assert_empty();
+		/* Its end is lost. */
+		assert_ok(begin_with(&key, update, &digest, 0, 200, &e));
+		spool_suspend(e);
+		spoil_part(60, 0, true);
+		if (restart) {
+			reopen(&large, known_all);
+			assert_int_equal(spool_received(spool, &key, &digest, update.n), 60);
+			assert_ok(begin_with(&key, update, &digest, 60, 64, &e));
+			spool_abort(e);
+		} else {
+			assert_fails(spool_begin(spool, &key, m, 0, update.n, &digest, 200, &e), ERR_UNAVAILABLE,
+				     "from its beginning");
+		}
+		assert_empty();
+	}
+	/* The plant's own fault stays its own when it went on: the bytes are those that it announced. */
+	assert_ok(spool_begin(spool, &key, m, 1e-3, update.n, &digest, 0, &e));
+	assert_ok(spool_add(e, &(struct bytes){update.p, 200}, 1));
+	spool_suspend(e);
+	assert_ok(spool_begin(spool, &key, m, 1e-3, update.n, &digest, 200, &e));
+	assert_ok(spool_add(e, &(struct bytes){update.p + 200, update.n - 200}, 1));
+	assert_fails(spool_finish(e, &norm), ERR_LIMIT, "norm_max");
+	spool_abort(e);
+	assert_empty();
+}
+
+/* A full disk in the middle: what had come stays, and goes on when there is room. A failed sync does not leave a part to believe in. */
+static void a_full_disk_passes(void **state)
+{
+	(void)state;
+	struct spool_entry *e = NULL;
+	struct bad_disk disk;
+	double norm = 0;
+	assert_ok(begin_with(&key, update, &digest, 0, 200, &e));
+	bad_disk_insert(&disk, 0, true);
+	assert_fails(spool_add(e, &(struct bytes){update.p + 200, update.n - 200}, 1), ERR_IO, "");
+	spool_suspend(e);
+	bad_disk_remove();
+	uint64_t there = spool_received(spool, &key, &digest, update.n);
+	assert_true(there >= 200 && there < update.n);
+	assert_ok(begin_with(&key, update, &digest, there, update.n, &e));
+	bad_disk_insert(&disk, 0, false);
+	assert_fails(spool_finish(e, &norm), ERR_IO, "sync");
+	bad_disk_remove();
+	spool_suspend(e);
+	assert_empty();
+}
+
+/* ---- a property: cut and resumed at random, right and wrong, with restarts; in the end there is the update, once, or nothing ---- */
+
+struct journey {
+	struct rng rng;
+	struct bytes contents[2];
+	struct digest digests[2];
+	unsigned resumed, refused;
+};
+
+static size_t below(struct journey *j, size_t n)
+{
+	return (size_t)rng_below(&j->rng, n);
+}
+
+/* One stream: returns true when it was completed. */
+static bool stream_once(struct journey *j, int which)
+{
+	struct spool_entry *e = NULL;
+	struct bytes content = j->contents[which];
+	double norm = 0;
+	uint64_t there = spool_received(spool, &key, &j->digests[which], content.n), offset = there;
+	if (below(j, 6) == 0)
+		offset = below(j, content.n + 1);
+	enum err err = spool_begin(spool, &key, m, 0, content.n, &j->digests[which], offset, &e);
+	assert_int_equal(err, offset <= there ? ERR_OK : ERR_UNAVAILABLE);
+	j->refused += err != ERR_OK;
+	if (err != ERR_OK)
+		return false;
+	j->resumed += offset > 0;
+	for (size_t at = (size_t)offset; at < content.n;) {
+		size_t n = 1 + below(j, 50);
+		n = n < content.n - at ? n : content.n - at;
+		assert_ok(spool_add(e, &(struct bytes){content.p + at, n}, 1));
+		at += n;
+		if (below(j, 4) == 0) {
+			(below(j, 10) == 0 ? spool_abort : spool_suspend)(e);
+			return false;
+		}
+	}
+	assert_ok(spool_finish(e, &norm));
+	spool_free(e);
+	return true;
+}
+
+static void any_journey_ends_with_the_update(void **state)
+{
+	(void)state;
+	struct journey j = {.contents = {update, update_of(m, base, 9)}};
+	for (int i = 0; i < 2; i++)
+		j.digests[i] = digest_of(j.contents[i]);
+	for (uint64_t seed = 0; seed < 100; seed++) {
+		int which = 0;
+		rng_seed(&j.rng, seed);
+		while (!stream_once(&j, which)) {
+			if (below(&j, 8) == 0)
+				which = !which; /* it has learned anew */
+			if (below(&j, 4) == 0)
+				reopen(&large, known_all);
+			assert_true(count_files(folder(), "") <= 1);
+		}
+		assert_spooled(&key, j.contents[which]);
+		assert_int_equal(count_files(folder(), ""), 1);
+		assert_int_equal(spool_bytes(spool), j.contents[which].n);
+		spool_remove(spool, &key);
+		assert_empty();
+	}
+	assert_true(j.resumed > 50 && j.refused > 5);
+	update_free(&j.contents[1]);
+}
+
+/* ---- sweeping ---- */
+
+static bool known_round(void *arg, const struct spool_name *n)
 {
 	size_t *asked = arg;
 	(*asked)++;
-	return k->job == 3 && k->round == 7 && strcmp(k->plant, "north-1") == 0;
+	assert_int_equal(n->plant == NULL, n->kind == SPOOL_BATCH);
+	return n->job == 3 && n->round == 7 && (n->plant == NULL || strcmp(n->plant, "north-1") == 0);
 }
 
 static void put(const char *name)
@@ -266,11 +460,18 @@ static void a_sweep_keeps_what_is_known(void **state)
 {
 	(void)state;
 	size_t asked = 0;
-	assert_ok(spool_sweep(dir, known_round, &asked));
-	assert_empty();
-	static const char *const ours[] = {"3-7-north-2.update", "3-8-north-1.update", "4-7-north-1.update",
-					   "0-0-x.update"};
-	static const char *const parts[] = {"3-7-north-1.0.part", "3-7-north-1.99.part", "x.part"};
+	static const char *const kept[] = {"3-7-north-1.update", "3-7-north-1.0123456789abcdef.part", "3-7.batch"};
+	static const char *const ours[] = {"3-7-north-2.update",
+					   "3-8-north-1.update",
+					   "4-7-north-1.update",
+					   "0-0-x.update",
+					   "3-7-north-2.0123456789abcdef.part",
+					   "4-7.batch",
+					   "3-8.batch",
+					   "0-0.batch"};
+	/* As earlier releases named them, and what cannot be read: nobody will go on with it. */
+	static const char *const parts[] = {"3-7-north-1.0.part", "3-7-north-1.99.part", "x.part",
+					    "3-7-north-1.0123456789abcdeF.part", "3-7-north-1.0123456789abcde.part"};
 	static const char *const foreign[] = {"notes.txt",
 					      "3-7-north-1.update.bak",
 					      "03-7-north-1.update",
@@ -282,54 +483,79 @@ static void a_sweep_keeps_what_is_known(void **state)
 					      "3--7-a.update",
 					      "+3-7-a.update",
 					      ".update",
-					      "3-7.update"};
-	put("3-7-north-1.update");
+					      "3-7.update",
+					      ".batch",
+					      "3.batch",
+					      "3-7-.batch",
+					      "3-07.batch",
+					      "3-4294967296.batch"};
+	for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+		put(kept[i]);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		put(ours[i]);
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
 		put(parts[i]);
 	for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
 		put(foreign[i]);
-	assert_ok(spool_sweep(dir, known_round, &asked));
-	assert_int_equal(asked, 1 + sizeof ours / sizeof ours[0]);
-	assert_true(is_there("3-7-north-1.update"));
+	assert_ok(spool_sweep(spool, known_round, &asked));
+	assert_int_equal(asked, (sizeof kept + sizeof ours) / sizeof ours[0]);
+	for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+		assert_true(is_there(kept[i]));
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		assert_false(is_there(ours[i]));
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
 		assert_false(is_there(parts[i]));
 	for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
 		assert_true(is_there(foreign[i]));
+	assert_int_equal(spool_bytes(spool), 3);
 }
 
-static void a_round_is_removed_as_a_whole(void **state)
+/* Two parts of one key: the removal of one was not durable when the machine stopped. */
+static void one_part_per_key_is_kept(void **state)
 {
 	(void)state;
-	assert_ok(spool_remove_round(dir, 3, 7));
-	assert_ok(dir_make(folder(), 0700));
-	put("3-7-a.update");
-	put("3-7-b.update");
-	put("3-7-b.4.part");
-	put("3-17-a.update");
-	put("13-7-a.update");
-	assert_ok(spool_remove_round(dir, 3, 7));
-	assert_false(is_there("3-7-a.update"));
-	assert_false(is_there("3-7-b.update"));
-	assert_true(is_there("3-7-b.4.part"));
-	assert_true(is_there("3-17-a.update"));
-	assert_true(is_there("13-7-a.update"));
+	put("3-7-north-1.0123456789abcdef.part");
+	put("3-7-north-1.1123456789abcdef.part");
+	assert_ok(file_replace(folder_file("3-8-north-1.0123456789abcdef.part"), bytes_of("", 0), 0600));
+	reopen(&large, known_all);
+	assert_int_equal(count_files(folder(), ""), 1);
+	assert_int_equal(spool_bytes(spool), 1);
+}
+
+static void parts_go_with_their_round(void **state)
+{
+	(void)state;
+	put("3-6-a.0123456789abcdef.part");
+	put("3-7-b.0123456789abcdef.part");
+	put("3-7-c.update");
+	put("3-8-a.0123456789abcdef.part");
+	put("13-7-a.0123456789abcdef.part");
+	reopen(&large, known_all);
+	spool_remove_parts(spool, 3, 7);
+	assert_false(is_there("3-6-a.0123456789abcdef.part"));
+	assert_false(is_there("3-7-b.0123456789abcdef.part"));
+	assert_int_equal(count_files(folder(), ""), 3);
+	assert_int_equal(spool_bytes(spool), 3);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(an_update_comes_in, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_message_comes_in_pieces, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_updates_leave_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(names_cannot_leave_the_folder, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_first_to_finish_wins, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_stream_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(bytes_are_durable_before_the_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failing_disk_never_leaves_half_an_update, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_cut_update_goes_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_offset_is_judged, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_damaged_part_is_not_trusted, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_full_disk_passes, setup, teardown),
+		cmocka_unit_test_setup_teardown(any_journey_ends_with_the_update, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_sweep_keeps_what_is_known, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_round_is_removed_as_a_whole, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_part_per_key_is_kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(parts_go_with_their_round, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

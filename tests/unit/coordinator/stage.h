@@ -14,7 +14,8 @@
 
 enum { STAGE_HOLD_MS = 55000 };
 
-static bool stage_is_over; /* calls that still wait belonged to a test that has returned, with its stack */
+static bool stage_is_over;              /* calls that still wait belonged to a test that has returned, with its stack */
+static struct spool_config stage_spool; /* for the next engine */
 static int64_t stage_wall = 1800000000000, stage_monotonic = 1000;
 static inline int64_t stage_wall_now(void)
 {
@@ -54,6 +55,7 @@ static inline void stage_open(struct stage *s)
 		.store = s->store,
 		.registry = s->registry,
 		.upload_bytes_max = 1 << 20,
+		.spool = stage_spool,
 		.hold_ms = STAGE_HOLD_MS,
 		.wall_ms = stage_wall_now,
 		.monotonic_ms = stage_monotonic_now,
@@ -68,6 +70,21 @@ static inline void stage_close(struct stage *s)
 	store_close(s->store);
 	db_close(s->db);
 	s->engine = NULL;
+}
+
+/* Where the spool keeps an update that has a file of its own. */
+static inline const char *stage_path(const struct stage *s, const struct spool_key *key, char out[PATH_SIZE])
+{
+	char *name = mem_printf("spool/%llu-%lu-%s.update", (unsigned long long)key->job, (unsigned long)key->round,
+				key->plant);
+	path_join(out, s->dir, name);
+	free(name);
+	return out;
+}
+
+static inline enum err stage_add(struct upload *u, struct bytes piece)
+{
+	return engine_upload_add(u, &piece, 1);
 }
 
 /* As after a crash, except that nothing unsynced is lost (the fault tests of the parts below see to that). */
@@ -206,7 +223,8 @@ static inline enum err stage_send(struct stage *s, const char *who, const struct
 		return ERR_OK;
 	for (size_t at = 0; at < update.n; at += 100) {
 		size_t n = update.n - at < 100 ? update.n - at : 100;
-		enum err err = engine_upload_add(u, bytes_of(update.p + at, n));
+		const struct bytes piece = bytes_of(update.p + at, n);
+		enum err err = engine_upload_add(u, &piece, 1);
 		if (err != ERR_OK) {
 			engine_upload_abort(u);
 			return err;
@@ -269,6 +287,7 @@ static inline void stage_answer(void *arg, enum err code, struct bytes reply)
 		buf_deinit(&c->task.base_content);
 		buf_deinit(&c->task.config);
 		buf_deinit(&c->task.manifest);
+		buf_deinit(&c->task.base_content);
 	}
 }
 
