@@ -142,15 +142,18 @@ void book_drop(struct sim *s)
 
 /* ---- what the engine may say ---- */
 
-bool book_is_full(const struct sim *s, const struct book_round *r, bool *ret_doubt)
+/* A revoked plant is waited for only while its update is on its way in, and as long as there is no quorum without it. One that has been
+ * enrolled again meanwhile may be or not. */
+bool book_is_full(const struct sim *s, const struct book_job *j, bool *ret_doubt)
 {
+	const struct book_round *r = &j->rounds[j->round];
 	bool doubt = false;
 	for (uint32_t i = 0; i < s->n_plants; i++) {
 		if (!r->invited[i] || r->updates[i].counted)
 			continue;
 		if (!r->excused[i])
 			return false;
-		doubt = true;
+		doubt |= s->plants[i].enrolled || r->counted < r->quorum || net_uploading(s, i, j->id);
 	}
 	*ret_doubt = doubt;
 	return true;
@@ -165,7 +168,7 @@ errors book_judge_open(struct sim *s, const struct wire_head *head)
 	const struct book_round *r = &j->rounds[j->round];
 	if (r->phase != ROUND_OPEN || sim_wall(s) >= r->deadline_ms)
 		return ONLY(ERR_STALE);
-	if (!book_is_full(s, r, &doubt))
+	if (!book_is_full(s, j, &doubt))
 		return ONLY(ERR_OK);
 	return doubt ? ONLY(ERR_OK) | ONLY(ERR_STALE) : ONLY(ERR_STALE);
 }

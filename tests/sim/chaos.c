@@ -19,13 +19,18 @@ static void crash(struct sim *s)
 	host_crash(s, "between two steps");
 }
 
-static void crash_within(struct sim *s)
+static void arm_disk(struct sim *s, uint64_t most)
 {
 	if (s->disk.state != DISK_GOOD)
 		return;
 	s->disk.state = DISK_ARMED;
-	s->disk.left = (uint32_t)rng_below(&s->rng, 40);
+	s->disk.left = (uint32_t)rng_below(&s->rng, most);
 	sim_say(s, "disk: dies after %u operations", s->disk.left);
+}
+
+static void crash_within(struct sim *s)
+{
+	arm_disk(s, 40);
 }
 
 static void stop(struct sim *s)
@@ -167,10 +172,59 @@ static void plan_jobs(struct sim *s)
 		sim_later(s, (int64_t)rng_below(&s->rng, CHAOS_MS), EVENT_OPERATOR, SIM_NOBODY, DEED_WATCH, NULL);
 }
 
+/* ---- ambushes: between two phases of a round, where little time is left for anything to go wrong by chance ---- */
+
+static void ambush_crash(struct sim *s, uint64_t job)
+{
+	(void)job;
+	crash(s);
+}
+
+static void ambush_disk(struct sim *s, uint64_t job)
+{
+	(void)job;
+	arm_disk(s, 12);
+}
+
+static void ambush_revoke(struct sim *s, uint64_t job)
+{
+	(void)job;
+	revoke(s);
+}
+
+static const struct {
+	const char *name;
+	void (*strike)(struct sim *s, uint64_t job);
+} ambushes[] = {
+	{"ambush: a crash", ambush_crash},
+	{"ambush: a crash within the next steps", ambush_disk},
+	{"ambush: a stop of the job", operator_stop},
+	{"ambush: a plant is revoked", ambush_revoke},
+};
+enum { AMBUSHES = sizeof ambushes / sizeof ambushes[0] };
+
+void chaos_ambush(struct sim *s, uint64_t job)
+{
+	if (!s->healed && rng_uniform(&s->rng) < s->ambush)
+		sim_later(s, (int64_t)rng_below(&s->rng, 2), EVENT_AMBUSH, (uint32_t)job,
+			  (uint32_t)rng_below(&s->rng, AMBUSHES), NULL);
+}
+
+void chaos_ambushes(struct sim *s, const struct event *e)
+{
+	if (s->healed || !s->host.up)
+		return;
+	cover(ambushes[e->ref].name);
+	ambushes[e->ref].strike(s, e->who);
+}
+
 void chaos_plan(struct sim *s)
 {
 	_Static_assert(DISTURBANCES <= 32, "sim.intensity");
 	weather(s);
+	s->ambush = rng_below(&s->rng, 2) == 0 ? 0 : 0.15;
+	for (uint32_t i = 0; i < AMBUSHES; i++)
+		cover_expect(ambushes[i].name);
 	for (uint32_t i = 0; i < DISTURBANCES; i++) {
 		cover_expect(disturbances[i].name);
 		s->intensity[i] = exp(rng_normal(&s->rng) * 0.7);

@@ -181,7 +181,7 @@ static void check_seal(struct sim *s, const struct book_job *j, uint32_t number,
 	if (r->counted < r->quorum || v->counted < r->quorum)
 		sim_violated(s, "a round is sealed with a quorum", "job %" PRIu64 " round %u: %u of %u", j->id, number,
 			     v->counted, r->quorum);
-	if (!book_is_full(s, r, &doubt) && sim_wall(s) < r->deadline_ms)
+	if (!book_is_full(s, j, &doubt) && sim_wall(s) < r->deadline_ms)
 		sim_violated(s, "a round is not sealed early",
 			     "job %" PRIu64 " round %u: %u updates, %" PRId64 " ms before its deadline", j->id, number,
 			     r->counted, r->deadline_ms - sim_wall(s));
@@ -257,6 +257,7 @@ static void advance(struct sim *s, struct book_job *j, uint32_t number, const st
 	sim_say(s, "job %" PRIu64 " round %u: %s with %u of %u", j->id, number, round_phase_name(v->phase), r->counted,
 		r->cohort);
 	cover(round_phase_name(v->phase));
+	chaos_ambush(s, j->id);
 	if (v->phase == ROUND_SEALED)
 		check_seal(s, j, number, v);
 	else if (v->phase == ROUND_AGGREGATED)
@@ -473,7 +474,7 @@ static void check_idle_job(struct sim *s, const struct book_job *j, int64_t wait
 			     j->id, j->round, left, wait_ms);
 	else if (j->stop_asked)
 		sim_violated(s, "a stopped job ends", "job %" PRIu64, j->id);
-	else if (book_is_full(s, r, &doubt) && !doubt)
+	else if (book_is_full(s, j, &doubt) && !doubt)
 		sim_violated(s, "a full round is sealed", "job %" PRIu64 " round %u", j->id, j->round);
 }
 

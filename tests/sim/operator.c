@@ -110,16 +110,21 @@ static void start_job(struct sim *s)
 
 /* ---- stopping, watching ---- */
 
-static void stop_job(struct sim *s)
+void operator_stop(struct sim *s, uint64_t job)
 {
-	if (s->book.n_jobs == 0)
-		return;
-	struct book_job *j = s->book.jobs[1 + rng_below(&s->rng, s->book.n_jobs)];
+	struct book_job *j = s->book.jobs[job];
 	bool running = j->state == WIRE_JOB_RUNNING;
 	enum err err = engine_job_stop(s->host.engine, j->id);
 	check_error(s, "jobs are judged rightly", "stopping a job", err, running ? ONLY(ERR_OK) : ONLY(ERR_STATE));
 	sim_say(s, "operator: stops job %" PRIu64 ": %s", j->id, err_name(err));
 	j->stop_asked |= running;
+	host_touch(s);
+}
+
+static void stop_job(struct sim *s)
+{
+	if (s->book.n_jobs > 0)
+		operator_stop(s, 1 + rng_below(&s->rng, s->book.n_jobs));
 }
 
 static void watch(struct sim *s)

@@ -105,6 +105,7 @@ static const struct {
 	[EVENT_PUMP] = {"a pass of the engine", host_pump, false},
 	[EVENT_OPEN] = {"the coordinator starts", host_opens, false},
 	[EVENT_CHAOS] = {"a disturbance", chaos_strikes, false},
+	[EVENT_AMBUSH] = {"an ambush", chaos_ambushes, false},
 	[EVENT_HEAL] = {"healing", heals, false},
 };
 

@@ -54,7 +54,8 @@ enum event_kind {
 	EVENT_PUMP,     /* the engine's thread makes a pass */
 	EVENT_OPEN,     /* the coordinator starts */
 	EVENT_CHAOS,    /* something goes wrong; ref: index of the disturbance */
-	EVENT_HEAL,     /* from now on nothing does */
+	EVENT_AMBUSH, /* something goes wrong right after a round has gone on; who: its job; ref: index of the ambush */
+	EVENT_HEAL,   /* from now on nothing does */
 	EVENT_COUNT
 };
 
@@ -273,8 +274,8 @@ errors book_judge_end(struct sim *s, const struct stream *t);
 errors book_judge_report(struct sim *s, const struct report *r);
 /* May the plant be given this job's present round to train? `firmly`: it must. */
 bool book_has_task(const struct sim *s, const struct book_job *j, uint32_t who, bool firmly);
-/* Has everybody of the round's cohort been heard, or been excused? *ret_doubt: somebody is missing who may be waited for or not. */
-bool book_is_full(const struct sim *s, const struct book_round *r, bool *ret_doubt);
+/* Has everybody of the present round's cohort been heard, or been excused? *ret_doubt: somebody is missing who may be waited for or not. */
+bool book_is_full(const struct sim *s, const struct book_job *j, bool *ret_doubt);
 /* The first job after `seen` that the plant is in; NULL. */
 const struct book_job *book_job_after(const struct sim *s, uint32_t who, uint64_t seen);
 
@@ -301,12 +302,15 @@ void sim_violated(struct sim *s, const char *invariant, const char *fmt, ...) PR
 /* ---- operators and disturbances ---- */
 
 enum deed { DEED_START, DEED_STOP, DEED_WATCH, DEED_COUNT };
+void operator_stop(struct sim *s, uint64_t job);
 void operator_acts(struct sim *s, const struct event *e);
 void operator_answer(struct sim *s, const struct answer *a);
 void operator_enrol(struct sim *s, uint32_t who);
 void operator_revoke(struct sim *s, uint32_t who);
 void chaos_plan(struct sim *s); /* what this run has in store */
 void chaos_strikes(struct sim *s, const struct event *e);
+void chaos_ambush(struct sim *s, uint64_t job); /* one of its rounds has gone on */
+void chaos_ambushes(struct sim *s, const struct event *e);
 void chaos_end(struct sim *s);
 
 /* ---- the run ---- */
@@ -329,6 +333,7 @@ struct sim {
 	size_t n_streams;
 	struct book book;
 	double intensity[32]; /* of disturbances */
+	double ambush;        /* probability that something strikes just when a round goes on */
 	bool healed;
 	int64_t healed_ms, ended_ms;           /* ended: when the last job did, after that */
 	int64_t skewed_ms;                     /* when the wall clock went back */
