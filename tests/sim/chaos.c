@@ -48,6 +48,12 @@ static void flaky_disk(struct sim *s)
 	sim_say(s, "disk: %s", s->disk.state == DISK_FLAKY ? "fails now and then" : "works");
 }
 
+static void database(struct sim *s)
+{
+	static const char *const tables[] = {"contribution", "round", "job", "report"};
+	host_refuse(s, s->host.refuses != NULL ? NULL : tables[rng_below(&s->rng, 4)]);
+}
+
 static void clock_back(struct sim *s)
 {
 	s->skew -= (int64_t)rng_below(&s->rng, 3000);
@@ -87,8 +93,13 @@ static void come_back(struct sim *s)
 static void revoke(struct sim *s)
 {
 	uint32_t who = any_plant(s);
+	/* One whose update is on its way in, if there is one. */
+	if (s->n_streams > 0 && rng_below(&s->rng, 2) == 0)
+		who = s->streams[rng_below(&s->rng, s->n_streams)]->who;
 	if (s->plants[who].enrolled)
 		operator_revoke(s, who);
+	if (rng_uniform(&s->rng) < s->ambush)
+		crash(s);
 }
 
 static void enrol(struct sim *s)
@@ -129,11 +140,12 @@ static const struct {
 	{"a crash within a step", crash_within, 30000, 0.4, true, false},
 	{"a polite restart", stop, 60000, 0.3, true, false},
 	{"a disk that fails now and then", flaky_disk, 20000, 0.25, false, false},
+	{"a database that refuses", database, 15000, 0.2, true, false},
 	{"a clock that goes back", clock_back, 20000, 0.3, false, false},
 	{"a clock that leaps", clock_forth, 20000, 0.2, false, false},
 	{"a plant that vanishes", vanish, 300000, 0.7, false, true},
 	{"a plant that comes back", come_back, 100000, 1, false, true},
-	{"a plant that is revoked", revoke, 30000, 0.3, true, false},
+	{"a plant that is revoked", revoke, 20000, 0.35, true, false},
 	{"a plant that is enrolled", enrol, 15000, 0.4, true, false},
 	{"a lie", lie, 2000, 0.8, false, false},
 	{"other weather", weather, 30000, 1, false, false},
@@ -244,6 +256,8 @@ void chaos_end(struct sim *s)
 {
 	s->disk.state = DISK_GOOD;
 	s->disk.tripped = false;
+	if (s->host.refuses != NULL && s->host.up)
+		host_refuse(s, NULL);
 	for (uint32_t i = 0; i < s->n_plants; i++) {
 		if (s->plants[i].enrolled && s->plants[i].state == PLANT_GONE)
 			plant_start(s, i);

@@ -78,12 +78,38 @@ static enum err disk_hook(void *arg, enum file_op op, const char *path, size_t n
 
 bool host_failed(const struct sim *s)
 {
-	return s->disk.failures != s->host.failures_in_step;
+	return s->disk.failures != s->host.failures_in_step || s->host.refuses != NULL;
 }
 
 bool host_retries(const struct sim *s)
 {
-	return s->host.failed_ms != 0 && s->now - s->host.failed_ms <= 130000;
+	return s->host.refuses != NULL || (s->host.failed_ms != 0 && s->now - s->host.failed_ms <= 130000);
+}
+
+/* ---- the database ---- */
+
+/* From now on it refuses to change one of its tables; NULL: none. Set through the file itself, as trouble of its own would come. */
+void host_refuse(struct sim *s, const char *table)
+{
+	static const char *const triggers[] = {
+		"contribution",
+		"CREATE TRIGGER bad BEFORE INSERT ON contribution BEGIN SELECT abs(-9223372036854775808); END",
+		"round",
+		"CREATE TRIGGER bad BEFORE UPDATE ON round BEGIN SELECT abs(-9223372036854775808); END",
+		"job",
+		"CREATE TRIGGER bad BEFORE UPDATE ON job BEGIN SELECT abs(-9223372036854775808); END",
+		"report",
+		"CREATE TRIGGER bad BEFORE INSERT ON report BEGIN SELECT abs(-9223372036854775808); END",
+	};
+	must(sql_run(s->host.eye, "DROP TRIGGER IF EXISTS bad"));
+	for (size_t i = 0; table != NULL && i < sizeof triggers / sizeof triggers[0]; i += 2) {
+		if (strcmp(table, triggers[i]) == 0)
+			must(sql_run(s->host.eye, triggers[i + 1]));
+	}
+	s->host.refuses = table;
+	s->host.dirty = true;
+	s->host.failed_ms = s->now;
+	sim_say(s, "database: %s%s", table != NULL ? "refuses changes of " : "works", table != NULL ? table : "");
 }
 
 /* ---- making ---- */
@@ -213,8 +239,9 @@ void host_start(struct sim *s)
 	struct host *h = &s->host;
 	bool faulty = s->disk.state != DISK_GOOD;
 	h->life++;
-	h->dirty = false;
+	h->dirty = h->refuses != NULL;
 	h->failed_ms = 0;
+	h->busy = 0;
 	h->data_version = -1;
 	enum err err = open_all(s);
 	sim_say(s, "coordinator: start %u: %s", h->life, err_name(err));
@@ -229,10 +256,15 @@ void host_start(struct sim *s)
 		return;
 	}
 	h->up = true;
+	if (s->healed && h->refuses != NULL)
+		host_refuse(s, NULL);
 	h->pump_at = INT64_MAX;
 	host_touch(s);
+	/* A stop is a call: who made it has no answer, and this coordinator has not heard of it. */
+	for (size_t i = 1; i <= s->book.n_jobs; i++)
+		s->book.jobs[i]->stop_asked &= s->book.jobs[i]->state != WIRE_JOB_RUNNING;
 	if (!s->disk.tripped)
-		check_start(s);
+		check(s, MOMENT_START);
 }
 
 void host_crash(struct sim *s, const char *how)
@@ -283,7 +315,9 @@ void host_pump(struct sim *s, const struct event *e)
 	int64_t wait_ms = engine_pump(h->engine);
 	if (s->disk.tripped)
 		return;
+	h->wait_ms = wait_ms;
+	h->busy = wait_ms > 0 ? 0 : h->busy + 1;
 	if (wait_ms > 0)
-		check_idle(s, wait_ms);
+		check(s, MOMENT_IDLE);
 	pump_in(s, wait_ms > 0 ? wait_ms : (int64_t)rng_below(&s->rng, 2));
 }

@@ -24,7 +24,7 @@ static uint32_t name_plants(struct sim *s, struct buf *out, bool *ret_stranger)
 {
 	uint32_t n = 0;
 	bool stranger = false;
-	uint64_t one_in = 2 + rng_below(&s->rng, 4);
+	uint64_t one_in = 2 + rng_below(&s->rng, 12);
 	bool careless = rng_below(&s->rng, 20) == 0;
 	ENSURE(buf_printf(out, "plants: [") == ERR_OK);
 	for (uint32_t i = 0; i < s->n_plants; i++) {
@@ -91,7 +91,7 @@ static void start_job(struct sim *s)
 	s->starting = &request;
 	enum err err = engine_job_start(s->host.engine, &request, &id);
 	check_error(s, "jobs are judged rightly", "starting a job", err, right);
-	check_database(s);
+	look_at_database(s);
 	s->starting = NULL;
 	sim_say(s, "operator: starts job %" PRIu64 " (quorum %" PRId64 "): %s", id, config.quorum, err_name(err));
 	if (err == ERR_OK && id != s->book.n_jobs)

@@ -121,10 +121,10 @@ static void handle(struct sim *s, const struct event *e)
 		free(e->data);
 	/* The disk has died in this step: the machine has, too. */
 	if (s->disk.tripped && s->host.up) {
-		check_database(s); /* what had become durable, at the time when it did */
+		look_at_database(s); /* what had become durable, at the time when it did */
 		host_crash(s, "in the middle of a step");
 	}
-	check_step(s);
+	check(s, MOMENT_STEP);
 }
 
 /* ---- the run ---- */
@@ -186,6 +186,15 @@ bool sim_over(struct sim *s)
 	return true;
 }
 
+/* Whatever the end of the run was: a coordinator that starts now finds everything. */
+static void look_back(struct sim *s)
+{
+	if (s->host.up)
+		host_crash(s, "for a last look");
+	host_start(s);
+	check(s, MOMENT_END);
+}
+
 void sim_run(const struct sim_options *options, struct sim_result *ret_result)
 {
 	struct sim *s = mem_new(sizeof *s);
@@ -199,7 +208,7 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
 			sim_violated(s, "a run ends", "%d events, and still something to do", STEPS_MAX);
 	}
 	if (s->violated == NULL)
-		check_end(s);
+		look_back(s);
 	sim_say(s, "%s after %" PRIu64 " events", s->violated == NULL ? "all is well" : s->violated, s->steps);
 	*ret_result = (struct sim_result){.violated = s->violated, .hash = trace_hash(), .steps = s->steps};
 	memcpy(ret_result->why, s->why, sizeof s->why);

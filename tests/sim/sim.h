@@ -14,6 +14,7 @@
  *	chaos.c     what goes wrong, and when
  *	book.c      the oracle's own record of jobs, rounds and updates, and what the engine may answer
  *	sums.c      the oracle's own arithmetic
+ *	look.c      what the database says, and whether it may
  *	check.c     the invariants
  *
  * Time is simulated milliseconds since the start. Nothing in a run depends on real time, addresses or the generator of crypto/random.h.
@@ -112,6 +113,9 @@ struct host {
 	int64_t failed_ms;         /* when it last failed */
 	int64_t pump_at;           /* of the event that counts */
 	uint32_t pump_serial;      /* likewise */
+	int64_t wait_ms;           /* how long the engine's thread sleeps */
+	uint32_t busy;             /* its passes since it slept last */
+	const char *refuses;       /* the table that the database does not change; NULL: none */
 	int64_t data_version;      /* of the database when it was looked at last */
 	uint64_t failures_in_step; /* disk.failures when the step began */
 };
@@ -120,6 +124,7 @@ void host_start(struct sim *s);
 void host_crash(struct sim *s, const char *how);
 void host_stop(struct sim *s); /* politely */
 void host_drop(struct sim *s);
+void host_refuse(struct sim *s, const char *table);
 void host_pump(struct sim *s, const struct event *e);
 void host_touch(struct sim *s);         /* something may have woken the engine's thread */
 bool host_failed(const struct sim *s);  /* the disk, in this step */
@@ -286,13 +291,22 @@ void sums_model(struct sim *s, const struct book_job *j, const struct book_round
 struct digest sums_seal(struct sim *s, const struct book_round *r);
 long double sums_norm(const struct manifest *m, const uint8_t *content);
 
+/* ---- the oracle's eye (look.c) ---- */
+
+void look_at_database(struct sim *s); /* when it has changed */
+void look_at_rows(struct sim *s, const struct book_job *j, uint32_t number);
+bool look_at_model(struct sim *s, const struct digest *d, struct model **ret_model);
+
 /* ---- invariants (check.c) ---- */
 
-void check_step(struct sim *s);     /* after every event */
-void check_database(struct sim *s); /* when it has changed; earlier than that where an answer depends on it */
-void check_idle(struct sim *s, int64_t wait_ms); /* the engine has nothing to do for so long */
-void check_start(struct sim *s);                 /* the coordinator has started */
-void check_end(struct sim *s);                   /* everything has ended */
+enum moment {
+	MOMENT_STEP,  /* after every event */
+	MOMENT_IDLE,  /* the engine's thread goes to sleep */
+	MOMENT_START, /* the coordinator has started */
+	MOMENT_END,   /* everything has ended, and it has started once more */
+	MOMENT_COUNT
+};
+void check(struct sim *s, enum moment moment);
 void check_answer(struct sim *s, const struct call *c, const struct answer *a);
 /* An error of the engine that is not among those that are right. */
 void check_error(struct sim *s, const char *invariant, const char *what, enum err got, errors right);
