@@ -300,7 +300,7 @@ bool look_at_model(struct sim *s, const struct digest *d, struct model **ret_mod
 /* ---- invariants (check.c) ---- */
 
 enum moment {
-	MOMENT_STEP,  /* after every event */
+	MOMENT_STEP,  /* after every event at the coordinator */
 	MOMENT_IDLE,  /* the engine's thread goes to sleep */
 	MOMENT_START, /* the coordinator has started */
 	MOMENT_END,   /* everything has ended, and it has started once more */
