@@ -1,0 +1,422 @@
+/*
+ * Messages on their way. What is sent arrives after a random time, and therefore in any order; perhaps twice, perhaps never: then the sender
+ * tries again after its time-out. The messages of one stream arrive in their order (TCP), but a stream may stall, be cut, or go on when its
+ * sender has long given it up; who has gone may be noticed late or not at all.
+ *
+ * What the service does in front of the engine is done here: the roster is asked with every message.
+ */
+#include "sim/sim.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+int64_t net_delay(struct sim *s)
+{
+	int64_t mean = s->healed ? 20 : s->weather.delay_ms;
+	return 1 + (int64_t)rng_below(&s->rng, (uint64_t)(2 * mean));
+}
+
+bool net_chance(struct sim *s, double probability)
+{
+	return !s->healed && rng_uniform(&s->rng) < probability;
+}
+
+static const char *name_of(const struct sim *s, uint32_t who)
+{
+	return who == SIM_NOBODY ? "admin" : s->plants[who].name;
+}
+
+static bool is_let_in(const struct sim *s, uint32_t who)
+{
+	return who == SIM_NOBODY || registry_is_enrolled(s->host.registry, ROLE_PLANT, s->plants[who].name);
+}
+
+/* ---- calls that wait ---- */
+
+static void send_call(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint64_t job)
+{
+	struct call *c = mem_new(sizeof *c);
+	*c = (struct call){.who = who, .request = request, .seen = seen, .job = job, .next = s->calls};
+	s->calls = c;
+	sim_later(s, net_delay(s), EVENT_CALL, who, 0, c);
+}
+
+void net_ask(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint64_t job)
+{
+	if (!net_chance(s, s->weather.loss))
+		send_call(s, who, request, seen, job);
+	else
+		cover("a lost call");
+	if (net_chance(s, s->weather.repeat)) {
+		cover("a repeated call");
+		send_call(s, who, request, seen, job);
+	}
+}
+
+static void send_answer(struct sim *s, enum event_kind kind, const struct answer *a)
+{
+	if (net_chance(s, s->weather.loss)) {
+		cover(kind == EVENT_ANSWER ? "a lost answer" : "a lost receipt");
+		return;
+	}
+	struct answer *copy = mem_new(sizeof *copy);
+	*copy = *a;
+	sim_later(s, net_delay(s), kind, a->who, 0, copy);
+}
+
+static void unpack(struct sim *s, struct answer *a, struct bytes reply)
+{
+	struct wire_watch_reply watch;
+	enum err err;
+	if (a->watches) {
+		err = wire_watch_reply_unpack(reply, &watch);
+		if (err == ERR_OK) {
+			a->watched.job = watch.job.job;
+			a->state = watch.job.state;
+			a->version = watch.version;
+			wire_watch_reply_free(&watch);
+		}
+	} else {
+		struct wire_task task;
+		err = wire_task_unpack(reply, &task);
+		if (err == ERR_OK) {
+			a->task = task;
+			a->task.config = a->task.manifest = a->task.base_content = (struct buf){0};
+			wire_task_free(&task);
+		}
+	}
+	if (err != ERR_OK)
+		sim_violated(s, "answers can be read", "%s", err_text());
+}
+
+static void open_call(struct sim *s, struct call *c)
+{
+	if (s->n_open % 64 == 0)
+		s->open = mem_grow(s->open, s->n_open + 64, sizeof *s->open);
+	c->place = s->n_open;
+	s->open[s->n_open++] = c;
+	c->asked = true;
+}
+
+static void close_call(struct sim *s, struct call *c)
+{
+	s->open[c->place] = s->open[--s->n_open];
+	s->open[c->place]->place = c->place;
+}
+
+static struct sim *answered; /* engine_task() has no further argument for its answer */
+
+static void take_answer(void *arg, enum err code, struct bytes reply)
+{
+	struct sim *s = answered;
+	struct call *c = arg;
+	struct answer a = {.who = c->who, .request = c->request, .code = code, .watches = c->who == SIM_NOBODY};
+	if (++c->answers > 1 || c->forgotten || !c->asked || c->life != s->host.life) {
+		sim_violated(s, "a call is answered once", "%s: %u answers%s", name_of(s, c->who), c->answers,
+			     c->forgotten ? ", and nobody is there" : "");
+		return;
+	}
+	close_call(s, c);
+	if (code == ERR_OK)
+		unpack(s, &a, reply);
+	/* A machine that has crashed says nothing more. */
+	if (s->host.dying || s->disk.tripped)
+		return;
+	check_answer(s, c, &a);
+	send_answer(s, EVENT_ANSWER, &a);
+}
+
+void net_call_arrives(struct sim *s, const struct event *e)
+{
+	struct call *c = e->data;
+	struct answer a = {.who = c->who, .request = c->request, .watches = c->who == SIM_NOBODY};
+	answered = s;
+	c->life = s->host.life;
+	c->since_ms = s->now;
+	if (!s->host.up || !is_let_in(s, c->who)) {
+		a.code = s->host.up ? ERR_DENIED : ERR_UNAVAILABLE;
+		send_answer(s, EVENT_ANSWER, &a);
+		return;
+	}
+	open_call(s, c);
+	if (c->who == SIM_NOBODY) {
+		struct wire_watch_request request = {.job = c->job, .seen = c->seen};
+		engine_watch(s->host.engine, "admin", &request, take_answer, c);
+	} else {
+		struct wire_task_request request = {.finished_job = c->seen, .software = "sim"};
+		engine_task(s->host.engine, s->plants[c->who].name, &request, take_answer, c);
+	}
+	host_touch(s);
+}
+
+/* The connection has ended. The coordinator may see it at once, late, or never. */
+void net_hang_up(struct sim *s, uint32_t who, uint32_t request)
+{
+	for (struct call *c = s->calls; c != NULL; c = c->next) {
+		if (c->who == who && c->request == request && !net_chance(s, 0.3))
+			sim_later(s, net_delay(s), EVENT_HANGUP, who, 0, c);
+	}
+}
+
+void net_hang_up_arrives(struct sim *s, const struct event *e)
+{
+	struct call *c = e->data;
+	if (!s->host.up || !c->asked || c->life != s->host.life)
+		return;
+	bool waited = engine_forget(s->host.engine, name_of(s, c->who), c);
+	if (waited == (c->answers > 0 || c->forgotten))
+		sim_violated(s, "a call is answered once", "%s has hung up: the engine says it %s", name_of(s, c->who),
+			     waited ? "waited, but it has an answer" : "did not wait, but it has no answer");
+	if (!waited || c->forgotten)
+		return;
+	c->forgotten = true;
+	close_call(s, c);
+	cover("a call that is forgotten");
+}
+
+/* ---- uploads ---- */
+
+static void end_stream(struct sim *s, struct stream *t)
+{
+	size_t at = 0;
+	while (s->streams[at] != t)
+		at++;
+	s->streams[at] = s->streams[--s->n_streams];
+	free(t->content);
+	free(t);
+}
+
+void net_upload(struct sim *s, struct stream *t)
+{
+	static const char *const honest = "an update";
+	if (s->n_streams % 64 == 0)
+		s->streams = mem_grow(s->streams, s->n_streams + 64, sizeof *s->streams);
+	s->streams[s->n_streams++] = t;
+	sim_say(s, "%s: sends %s for job %" PRIu64 " round %u", s->plants[t->who].name,
+		t->lie != NULL ? t->lie : honest, t->head.update.job, t->head.update.round);
+	sim_later(s, net_delay(s), EVENT_STREAM, t->who, 0, t);
+}
+
+void net_abandon(struct sim *s, uint32_t who)
+{
+	for (size_t i = 0; i < s->n_streams; i++) {
+		if (s->streams[i]->who == who && s->streams[i]->lie == NULL)
+			s->streams[i]->abandoned = true;
+	}
+}
+
+bool net_uploading(const struct sim *s, uint32_t who, uint64_t job)
+{
+	for (size_t i = 0; i < s->n_streams; i++) {
+		const struct stream *t = s->streams[i];
+		if (t->upload != NULL && t->who == who && t->head.update.job == job)
+			return true;
+	}
+	return false;
+}
+
+size_t net_open_uploads(const struct sim *s)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < s->n_streams; i++)
+		n += s->streams[i]->upload != NULL;
+	return n;
+}
+
+/* The upload is over, with a receipt or a refusal. */
+static void reply(struct sim *s, struct stream *t, enum err code, const struct wire_receipt *receipt)
+{
+	struct answer a = {.who = t->who, .request = t->request, .code = code};
+	if (code == ERR_OK)
+		a.receipt = *receipt;
+	sim_say(s, "%s: %s for job %" PRIu64 " round %u: %s", s->plants[t->who].name,
+		t->lie != NULL ? t->lie : "an update", t->head.update.job, t->head.update.round, err_name(code));
+	if (t->lie != NULL)
+		cover(t->lie);
+	else if (!s->disk.tripped)
+		send_answer(s, EVENT_RECEIPT, &a);
+	end_stream(s, t);
+}
+
+/* The connection of the stream ends without a word. */
+static void cut(struct sim *s, struct stream *t)
+{
+	struct answer a = {.who = t->who, .request = t->request, .code = ERR_UNAVAILABLE};
+	engine_upload_abort(t->upload);
+	t->upload = NULL;
+	cover("a stream that is cut");
+	if (t->lie == NULL && !t->abandoned)
+		send_answer(s, EVENT_RECEIPT, &a);
+	end_stream(s, t);
+	host_touch(s);
+}
+
+static void check_receipt(struct sim *s, const struct stream *t, const struct wire_receipt *r, bool repeats)
+{
+	const struct book_round *round = book_round(s, t->head.update.job, t->head.update.round);
+	const struct book_update *u = round != NULL ? &round->updates[t->who] : NULL;
+	if (u == NULL || !u->counted || r->job != t->head.update.job || r->round != t->head.update.round ||
+	    !digest_equal(&r->digest, &u->digest) || r->time_ms != (uint64_t)u->time_ms || r->repeated != repeats)
+		sim_violated(s, "a receipt is of what counts", "%s, job %" PRIu64 " round %u", s->plants[t->who].name,
+			     t->head.update.job, t->head.update.round);
+}
+
+static void begin(struct sim *s, struct stream *t)
+{
+	struct wire_receipt receipt = {0};
+	bool repeats;
+	errors right = book_judge(s, t->who, &t->head, &repeats);
+	enum err err = engine_upload_begin(s->host.engine, s->plants[t->who].name, &t->head, &t->upload, &receipt);
+	t->begun = true;
+	check_error(s, "heads are judged rightly", s->plants[t->who].name, err, right);
+	if (err == ERR_OK && t->upload != NULL) {
+		if (repeats)
+			sim_violated(s, "none counts twice", "%s may send again what counts already",
+				     s->plants[t->who].name);
+		return;
+	}
+	if (err == ERR_OK) {
+		cover("a receipt for what counted before");
+		check_receipt(s, t, &receipt, true);
+	} else {
+		t->upload = NULL;
+	}
+	reply(s, t, err, &receipt);
+}
+
+/* The oracle counts first: watchers are told of the row while the call still runs. */
+static void commit(struct sim *s, struct stream *t)
+{
+	struct wire_receipt receipt = {0};
+	errors right = book_judge_open(s, &t->head);
+	if (right & ONLY(ERR_OK))
+		right = (right & ~ONLY(ERR_OK)) | book_judge_end(s, t);
+	bool expected = (right & ONLY(ERR_OK)) != 0;
+	if (expected)
+		book_count(s, t);
+	enum err err = engine_upload_commit(t->upload, &receipt);
+	t->upload = NULL;
+	check_error(s, "updates are judged rightly", t->lie != NULL ? t->lie : "an update", err, right);
+	if (err == ERR_OK) {
+		check_receipt(s, t, &receipt, false);
+		cover("an update that counts");
+	} else if (expected) {
+		book_discount(s, t);
+	}
+	reply(s, t, err, &receipt);
+	host_touch(s);
+}
+
+static void feed(struct sim *s, struct stream *t)
+{
+	size_t rest = t->n - t->at, n = 1 + (size_t)rng_below(&s->rng, rest < 700 ? rest : 700);
+	n = net_chance(s, 0.5) || n < rest / 4 ? n : rest;
+	errors right = book_judge_open(s, &t->head);
+	if (right & ONLY(ERR_OK))
+		right = (right & ~ONLY(ERR_OK)) | book_judge_piece(s, t, n);
+	/* An address sanitizer sees whoever reads beyond the piece. */
+	uint8_t *piece = mem_new(n);
+	memcpy(piece, t->content + t->at, n);
+	enum err err = engine_upload_add(t->upload, bytes_of(piece, n));
+	free(piece);
+	t->at += n;
+	check_error(s, "updates are judged rightly", t->lie != NULL ? t->lie : "an update", err, right);
+	if (err == ERR_OK)
+		return;
+	engine_upload_abort(t->upload);
+	t->upload = NULL;
+	reply(s, t, err, NULL);
+	host_touch(s);
+}
+
+void net_stream_arrives(struct sim *s, const struct event *e)
+{
+	struct stream *t = e->data;
+	struct answer a = {.who = t->who, .request = t->request, .code = ERR_UNAVAILABLE};
+	if (!s->host.up || (t->begun && t->life != s->host.life)) {
+		if (t->lie == NULL && !t->abandoned)
+			send_answer(s, EVENT_RECEIPT, &a);
+		end_stream(s, t);
+		return;
+	}
+	t->life = s->host.life;
+	if (!is_let_in(s, t->who)) {
+		engine_upload_abort(t->upload);
+		t->upload = NULL;
+		reply(s, t, ERR_DENIED, NULL);
+		host_touch(s);
+		return;
+	}
+	bool whole = t->at == t->n;
+	/* A sender that has gone: most of its streams are cut, some arrive all the same. */
+	if (t->begun && (net_chance(s, s->weather.cut) || (t->abandoned && rng_below(&s->rng, 2) == 0))) {
+		cut(s, t);
+		return;
+	}
+	uint64_t streams = s->n_streams;
+	if (!t->begun)
+		begin(s, t);
+	else if (whole)
+		commit(s, t);
+	else
+		feed(s, t);
+	if (s->n_streams < streams)
+		return;
+	int64_t pause = net_chance(s, s->weather.stall) ? 1000 + (int64_t)rng_below(&s->rng, 30000) : net_delay(s) / 4;
+	sim_later(s, pause, EVENT_STREAM, t->who, 0, t);
+}
+
+/* ---- reports ---- */
+
+void net_report(struct sim *s, uint32_t who, const struct wire_report *report, bool is_lie)
+{
+	int copies = net_chance(s, s->weather.loss) ? 0 : net_chance(s, s->weather.repeat) ? 2 : 1;
+	for (int i = 0; i < copies; i++) {
+		struct report *r = mem_new(sizeof *r);
+		*r = (struct report){.who = who, .report = *report, .is_lie = is_lie};
+		sim_later(s, net_delay(s), EVENT_REPORT, who, 0, r);
+	}
+}
+
+void net_report_arrives(struct sim *s, const struct event *e)
+{
+	const struct report *r = e->data;
+	if (!s->host.up || !is_let_in(s, r->who))
+		return;
+	errors right = book_judge_report(s, r);
+	enum err err = engine_report(s->host.engine, s->plants[r->who].name, &r->report);
+	check_error(s, "reports are judged rightly", s->plants[r->who].name, err, right);
+	if (r->is_lie)
+		cover("a false report");
+}
+
+/* ---- the end of a life ---- */
+
+void net_break(struct sim *s, bool told)
+{
+	(void)told;
+	for (size_t i = 0; i < s->n_streams; i++) {
+		engine_upload_abort(s->streams[i]->upload);
+		s->streams[i]->upload = NULL;
+	}
+	/* Who waited sees the connection break, sooner or later; its own time-out is the last resort. */
+	for (struct call *c = s->calls; c != NULL; c = c->next) {
+		struct answer a = {.who = c->who, .request = c->request, .code = ERR_UNAVAILABLE};
+		a.watches = c->who == SIM_NOBODY;
+		if (c->asked && c->life == s->host.life && c->answers == 0 && !c->forgotten)
+			send_answer(s, EVENT_ANSWER, &a);
+	}
+}
+
+void net_drop(struct sim *s)
+{
+	for (struct call *c = s->calls, *next; c != NULL; c = next) {
+		next = c->next;
+		free(c);
+	}
+	while (s->n_streams > 0)
+		end_stream(s, s->streams[0]);
+	free(s->streams);
+	free(s->open);
+}
