@@ -373,6 +373,12 @@ static pid_t part(void)
 	return pid;
 }
 
+static void side_free(struct side *s)
+{
+	buf_deinit(&s->key);
+	buf_deinit(&s->cert);
+}
+
 static enum err make_side(const struct ca *ca, enum role role, const char *name, struct side *out)
 {
 	static const char *const hosts[] = {"127.0.0.1", NULL};
@@ -499,6 +505,9 @@ static void run(const struct args *args)
 	kill(children[0], SIGTERM);
 	for (size_t i = 0; i < n_children; i++)
 		waitpid(children[i], &status, 0);
+	buf_deinit(&b.ca);
+	side_free(&b.server);
+	side_free(&b.client);
 }
 
 int main(int argc, char **argv)

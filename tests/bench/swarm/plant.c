@@ -199,7 +199,7 @@ static enum err make_content(struct plant *p, const struct wire_task *task, stru
 static void misstate(struct plant *p, enum mischief kind, struct wire_head *head)
 {
 	if (kind == MISCHIEF_DIGEST)
-		rng_u64(&p->rng), head->digest.b[rng_below(&p->rng, DIGEST_SIZE)] ^= 1;
+		head->digest.b[rng_below(&p->rng, DIGEST_SIZE)] ^= 1;
 	if (kind == MISCHIEF_BASE)
 		head->update.base.b[rng_below(&p->rng, DIGEST_SIZE)] ^= 1;
 	if (kind == MISCHIEF_RANGE) {
@@ -208,53 +208,70 @@ static void misstate(struct plant *p, enum mischief kind, struct wire_head *head
 	}
 }
 
-/* One try, from where the coordinator is. */
-static enum err upload_once(struct plant *p, const struct wire_head *honest, enum mischief kind, bool resume,
-			    bool *ret_cut)
+struct attempt {
+	enum mischief kind;
+	bool resume; /* asks first how much the coordinator has */
+	bool again;  /* it has been accepted before */
+	bool cut;    /* it was cut on purpose */
+};
+
+static enum err judge(struct plant *p, const struct wire_head *head, const struct attempt *a,
+		      const struct wire_receipt *receipt)
+{
+	if (mischief_is_refused(a->kind)) {
+		tally_wrongly_accepted(p->swarm->tally, a->kind);
+		return err_set(ERR_INTERNAL, "%s: an update with a wrong %s was accepted", p->name,
+			       mischief_name(a->kind));
+	}
+	if (a->again && !receipt->repeated) {
+		tally_wrongly_accepted(p->swarm->tally, MISCHIEF_REPEAT);
+		return err_set(ERR_INTERNAL, "%s: an update was accepted twice", p->name);
+	}
+	if (receipt->job != head->update.job || !digest_equal(&receipt->digest, &head->digest))
+		return err_set(ERR_MALFORMED, "%s: the receipt is for another update", p->name);
+	return ERR_OK;
+}
+
+static void find_offset(struct plant *p, struct wire_head *head)
+{
+	uint64_t offset = 0;
+	const struct wire_update_head *u = &head->update;
+	if (transfer_offset(p->client, u->job, u->round, &head->digest, head->size, &offset) != ERR_OK || offset == 0 ||
+	    offset > head->size)
+		return; /* from the beginning */
+	head->offset = offset;
+	tally_resumed(p->swarm->tally, offset);
+}
+
+static enum err try_upload(struct plant *p, const struct wire_head *honest, struct attempt *a)
 {
 	const struct swarm_options *o = p->swarm->options;
 	struct wire_head head = *honest;
-	uint64_t offset = 0;
-	if (resume &&
-	    transfer_offset(p->client, head.update.job, head.update.round, &head.digest, head.size, &offset) ==
-		    ERR_OK &&
-	    offset > 0 && offset <= head.size) {
-		head.offset = offset;
-		tally_resumed(p->swarm->tally, offset);
-	}
-	misstate(p, kind, &head);
+	if (a->resume)
+		find_offset(p, &head);
+	misstate(p, a->kind, &head);
 	struct transfer_upload u = {
 		.content = &p->content,
 		.at = head.offset,
 		.rate = o->rate,
 		.stop = &p->swarm->stop,
-		.cut_at = kind == MISCHIEF_CUT ? 1 + rng_below(&p->rng, head.size) : UINT64_MAX,
-		.stall_at = kind == MISCHIEF_STALL ? rng_below(&p->rng, head.size) : UINT64_MAX,
+		.cut_at = a->kind == MISCHIEF_CUT ? 1 + rng_below(&p->rng, head.size) : UINT64_MAX,
+		.stall_at = a->kind == MISCHIEF_STALL ? rng_below(&p->rng, head.size) : UINT64_MAX,
 		.stall_ms = o->stall_ms,
 	};
 	struct wire_receipt receipt;
-	double begin = tally_now();
+	struct tally_upload seen = {.plant = p->name, .begin_ms = tally_now(), .receipt = &receipt};
 	enum err err = transfer_upload(p->client, &head, &u, &receipt);
-	*ret_cut = u.was_cut;
-	if (kind == MISCHIEF_RANGE && p->swarm->options->prepared)
-		p->content_job = 0; /* it was spoilt */
-	if (err == ERR_OK && mischief_is_refused(kind)) {
-		tally_wrongly_accepted(p->swarm->tally, kind);
-		return err_set(ERR_INTERNAL, "%s: an update with a wrong %s was accepted", p->name,
-			       mischief_name(kind));
-	}
-	if (err == ERR_OK && (receipt.job != head.update.job || !digest_equal(&receipt.digest, &head.digest)))
-		return err_set(ERR_MALFORMED, "%s: the receipt is for another update", p->name);
-	if (err == ERR_OK) {
-		struct tally_upload seen = {.plant = p->name,
-					    .begin_ms = begin,
-					    .sent_ms = u.sent_ms,
-					    .end_ms = tally_now(),
-					    .bytes = head.size - head.offset,
-					    .receipt = &receipt};
-		tally_accepted(p->swarm->tally, &seen);
-	}
-	return err;
+	seen.end_ms = tally_now();
+	seen.sent_ms = u.sent_ms;
+	seen.bytes = head.size - head.offset;
+	a->cut = u.was_cut;
+	if (a->kind == MISCHIEF_RANGE)
+		p->content_job = 0; /* it is spoilt */
+	TRY(err);
+	TRY(judge(p, &head, a, &receipt));
+	tally_accepted(p->swarm->tally, &seen);
+	return ERR_OK;
 }
 
 static struct wire_head honest_head(const struct plant *p, const struct wire_task *task, const struct digest *manifest)
@@ -271,41 +288,41 @@ static struct wire_head honest_head(const struct plant *p, const struct wire_tas
 	};
 }
 
+static enum err prepare(struct plant *p, const struct wire_task *task, struct wire_head *ret_head)
+{
+	struct digest manifest;
+	TRY(make_content(p, task, &manifest));
+	*ret_head = honest_head(p, task, &manifest);
+	return ERR_OK;
+}
+
 /* What went wrong on purpose is made good: the next try is honest. */
 static enum err send_update(struct plant *p, const struct wire_task *task, enum mischief kind)
 {
-	struct digest manifest;
-	bool resume = false, cut;
-	TRY(make_content(p, task, &manifest));
-	struct wire_head head = honest_head(p, task, &manifest);
+	struct wire_head head;
+	struct attempt a = {.kind = kind};
+	TRY(prepare(p, task, &head));
 	for (;;) {
-		enum err err = upload_once(p, &head, kind, resume, &cut);
-		if (err == ERR_OK && kind == MISCHIEF_REPEAT) {
-			kind = MISCHIEF_NONE;
-			continue;
-		}
-		if (err == ERR_OK) {
+		enum err err = try_upload(p, &head, &a);
+		if (err == ERR_OK && a.kind == MISCHIEF_REPEAT) {
+			a = (struct attempt){.again = true};
+		} else if (err == ERR_OK) {
 			backoff_reset(&p->backoff);
 			return ERR_OK;
-		}
-		if (cut) {
+		} else if (a.cut) {
 			tally_cut(p->swarm->tally);
-			kind = MISCHIEF_NONE;
-			resume = true;
-			continue;
+			a = (struct attempt){.resume = true};
+		} else if (mischief_is_refused(a.kind) && !is_worth_trying_again(err) && err != ERR_CANCELLED) {
+			tally_refused(p->swarm->tally, a.kind, err);
+			a = (struct attempt){.resume = false};
+			TRY(prepare(p, task, &head));
+		} else {
+			a.resume = true;
+			err = recover(p, err);
+			if (err != ERR_OK && err != ERR_CANCELLED)
+				tally_refused(p->swarm->tally, a.kind, err);
+			TRY(err);
 		}
-		if (mischief_is_refused(kind) && !is_worth_trying_again(err) && err != ERR_CANCELLED) {
-			tally_refused(p->swarm->tally, kind, err);
-			kind = MISCHIEF_NONE;
-			TRY(make_content(p, task, &manifest));
-			head = honest_head(p, task, &manifest);
-			continue;
-		}
-		resume = true;
-		enum err final = recover(p, err);
-		if (final != ERR_OK && final != ERR_CANCELLED)
-			tally_refused(p->swarm->tally, kind, final);
-		TRY(final);
 	}
 }
 
