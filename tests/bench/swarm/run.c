@@ -179,7 +179,7 @@ static void swarm_deinit(struct swarm *s)
 static enum err run_in(struct swarm *s)
 {
 	TRY(load_operator(s->options->dir, &s->operator));
-	TRY(tally_open(s->options->receipts, &s->tally));
+	TRY(tally_open(s->options->receipts, (size_t)s->options->plants, &s->tally));
 	TRY(enrol(s));
 	enum err err = run_plants(s);
 	char *text = mem_str(err_text());

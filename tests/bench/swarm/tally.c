@@ -1,5 +1,7 @@
 #include "swarm/tally.h"
 
+#include "base/log.h"
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -25,6 +27,7 @@ struct round_seen {
 struct tally {
 	pthread_mutex_t lock; /* guards all that follows */
 	int receipts;         /* file; -1: none */
+	size_t plants;
 	struct round_seen *rounds;
 	size_t n_rounds, cap_rounds;
 	struct times upload, acknowledgement;
@@ -40,7 +43,7 @@ double tally_now(void)
 	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
-enum err tally_open(const char *receipts_path, struct tally **ret_tally)
+enum err tally_open(const char *receipts_path, size_t plants, struct tally **ret_tally)
 {
 	int fd = -1;
 	if (receipts_path != NULL) {
@@ -51,6 +54,7 @@ enum err tally_open(const char *receipts_path, struct tally **ret_tally)
 	struct tally *t = mem_new(sizeof *t);
 	pthread_mutex_init(&t->lock, NULL);
 	t->receipts = fd;
+	t->plants = plants;
 	*ret_tally = t;
 	return ERR_OK;
 }
@@ -106,6 +110,9 @@ void tally_told(struct tally *t, uint64_t job, uint32_t round)
 		r->first_told = r->told == 0 || now < r->first_told ? now : r->first_told;
 		r->last_told = now > r->last_told ? now : r->last_told;
 		r->told++;
+		if (t->plants > 1 && r->told == t->plants)
+			log_info("swarm", "round %u of job %llu reached all %zu plants", round, (unsigned long long)job,
+				 t->plants);
 	}
 	pthread_mutex_unlock(&t->lock);
 }

@@ -11,8 +11,9 @@
 
 struct tally;
 
-/* `receipts_path` (may be NULL): each receipt is appended as one line of JSON, whole even if the process is killed. */
-MUST_CHECK enum err tally_open(const char *receipts_path, struct tally **ret_tally);
+/* `receipts_path` (may be NULL): each receipt is appended as one line of JSON, whole even if the process is killed. When
+ * all `plants` have been told of a round, the log says so. */
+MUST_CHECK enum err tally_open(const char *receipts_path, size_t plants, struct tally **ret_tally);
 void tally_close(struct tally *t);
 
 double tally_now(void);
