@@ -1,6 +1,11 @@
 # Shared by the benchmarks that drive the real binaries: the federation helpers of the end-to-end tests, and printing. Sourced, not run.
 . "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.sh"
 
+# Cleaning up goes on when nobody reads the output any more (`| head`), and takes along what lies outside of the work folder.
+elsewhere=()
+trap '' PIPE
+trap 'code=$?; set +e; [ ${#elsewhere[@]} -eq 0 ] || rm -rf "${elsewhere[@]}"; (exit $code); finish' EXIT
+
 figure() { # bench metric value unit [limit-name limit-value ratio]
 	if [ -n "${HANSA_BENCH_JSON:-}" ]; then
 		if [ $# -gt 4 ]; then
