@@ -115,6 +115,20 @@ bool retention_needs_update(struct retention *r, uint64_t job, uint32_t round, c
 	return err == ERR_OK ? keeps : in_doubt("an update", job, round);
 }
 
+/* Does a row of the round speak of its batch? */
+static enum err has_in_batch(struct retention *r, uint64_t job, uint32_t round, bool *ret_has)
+{
+	struct update_row *updates;
+	size_t n;
+	TRY(db_update_list(r->config.db, job, round, &updates, &n));
+	bool has = false;
+	for (size_t i = 0; i < n; i++)
+		has |= updates[i].place >= 0;
+	free(updates);
+	*ret_has = has;
+	return ERR_OK;
+}
+
 bool retention_needs_batch(struct retention *r, uint64_t job, uint32_t round)
 {
 	struct round_row row;
@@ -123,7 +137,10 @@ bool retention_needs_batch(struct retention *r, uint64_t job, uint32_t round)
 	if (err == ERR_NOT_FOUND)
 		return false;
 	if (err == ERR_OK) {
-		err = keeps_updates(r, job, round, row.state.phase, &keeps);
+		bool has = false;
+		err = has_in_batch(r, job, round, &has);
+		if (err == ERR_OK && has)
+			err = keeps_updates(r, job, round, row.state.phase, &keeps);
 		round_row_deinit(&row);
 	}
 	return err == ERR_OK ? keeps : in_doubt("the updates", job, round);

@@ -271,7 +271,7 @@ static void what_may_have_left_memory_is_hashed_again(void **state)
 		char path[PATH_SIZE];
 		struct file_map map;
 		struct buf other;
-		setup(NULL);
+		setup_large(NULL);
 		uint64_t job = stage_start(&stage, "quorum: 3\ndeadline: 1h\n");
 		stage_report(&stage, "a", job, 1);
 		stage_pass(cases[i].ms);
@@ -292,8 +292,8 @@ static void what_may_have_left_memory_is_hashed_again(void **state)
 	}
 }
 
-/* What the end of a round asks of the disk, beside the two commits: the model is written, synced and named once; nothing is read back or
- * synced again, and what is removed is not waited for. */
+/* What the end of a round asks of the disk: two commits (WS), and the model is written, synced and named once in between; nothing is read
+ * back or synced again, and what is removed is not waited for. */
 static void the_end_of_a_round_costs_few_syncs(void **state)
 {
 	(void)state;
@@ -304,7 +304,7 @@ static void the_end_of_a_round_costs_few_syncs(void **state)
 	stage_settle(&stage);
 	bad_disk_remove();
 	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
-	assert_string_equal(tape.ops, "CWSRdRdXXX");
+	assert_string_equal(tape.ops, "WSCWSRdWSX");
 }
 
 static void leftovers_in_the_spool_go(void **state)

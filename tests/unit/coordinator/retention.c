@@ -109,7 +109,8 @@ static const char *results(uint64_t job, uint32_t n)
 static struct round_row round_of(uint64_t job, uint32_t number, const struct digest *base)
 {
 	struct round_row r = {.job = job, .base = *base, .base_size = 1};
-	r.state = (struct round){.number = number, .cohort = 3, .quorum = 1, .opened_ms = 1, .deadline_ms = 2};
+	r.state =
+		(struct round){.number = number, .cohort = 3, .goal = 3, .quorum = 1, .opened_ms = 1, .deadline_ms = 2};
 	buf_init(&r.cohort, 100);
 	assert_ok(buf_printf(&r.cohort, "a\nb\nc\n"));
 	return r;
