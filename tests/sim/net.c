@@ -318,7 +318,7 @@ static void feed(struct sim *s, struct stream *t)
 	/* An address sanitizer sees whoever reads beyond the piece. */
 	uint8_t *piece = mem_new(n);
 	memcpy(piece, t->content + t->at, n);
-	enum err err = engine_upload_add(t->upload, bytes_of(piece, n));
+	enum err err = engine_upload_add(t->upload, &(struct bytes){piece, n}, 1);
 	free(piece);
 	t->at += n;
 	check_error(s, "updates are judged rightly", t->lie != NULL ? t->lie : "an update", err, right);

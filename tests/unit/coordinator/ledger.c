@@ -147,12 +147,19 @@ struct gate {
 	unsigned syncs;
 };
 
+/* On another disk: what its failures do is tested by itself. */
+static bool is_database(const char *path)
+{
+	return strstr(path, "/hansa.db") != NULL;
+}
+
 static enum err gate_hook(void *arg, enum file_op op, const char *path, size_t n, size_t *ret_short)
 {
 	struct gate *g = arg;
-	(void)path;
 	(void)n;
 	(void)ret_short;
+	if (is_database(path))
+		return ERR_OK;
 	pthread_mutex_lock(&g->lock);
 	g->inside = true;
 	pthread_cond_broadcast(&g->wake);
@@ -318,9 +325,10 @@ static enum err every_seventh(void *arg, enum file_op op, const char *path, size
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	size_t *seen = arg;
 	(void)op;
-	(void)path;
 	(void)n;
 	(void)ret_short;
+	if (is_database(path))
+		return ERR_OK;
 	pthread_mutex_lock(&lock);
 	enum err err = ++*seen % 7 == 0 ? ERR_IO : ERR_OK;
 	pthread_mutex_unlock(&lock);
