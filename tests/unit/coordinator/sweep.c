@@ -93,8 +93,9 @@ static uint64_t run(const struct sweep_script *script, const struct outage *o, s
 	return count;
 }
 
-static void sweep(const struct sweep_script *script)
+static void power_lost_anywhere_changes_nothing(void **state)
 {
+	const struct sweep_script *script = *state;
 	struct buf expected;
 	bool lost = true;
 	size_t runs = 0;
@@ -125,20 +126,9 @@ static void sweep(const struct sweep_script *script)
 	buf_deinit(&expected);
 }
 
-static void power_lost_anywhere_changes_nothing(void **state)
-{
-	sweep(*state);
-}
-
 int main(void)
 {
 	struct CMUnitTest tests[SWEEP_SCRIPTS];
-	for (size_t i = 0; i < SWEEP_SCRIPTS; i++)
-		tests[i] = (struct CMUnitTest){sweep_scripts[i]->name, power_lost_anywhere_changes_nothing, NULL, NULL,
-					       (union {
-						       const void *view;
-						       void *p;
-					       }){.view = sweep_scripts[i]}
-						       .p};
+	sweep_tests(tests, power_lost_anywhere_changes_nothing);
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -509,4 +509,17 @@ static const struct sweep_script *const sweep_scripts[] = {&sweep_small, &sweep_
 							   &sweep_resume};
 enum { SWEEP_SCRIPTS = sizeof sweep_scripts / sizeof *sweep_scripts };
 
+/* One test for each; its state is the script. */
+static inline void sweep_tests(struct CMUnitTest tests[SWEEP_SCRIPTS], CMUnitTestFunction fn)
+{
+	for (size_t i = 0; i < SWEEP_SCRIPTS; i++) {
+		union {
+			const void *view;
+			void *p;
+		} script = {.view = sweep_scripts[i]};
+		tests[i] =
+			(struct CMUnitTest){.name = sweep_scripts[i]->name, .test_func = fn, .initial_state = script.p};
+	}
+}
+
 #endif
