@@ -16,6 +16,7 @@ enum { STAGE_HOLD_MS = 55000 };
 
 static bool stage_is_over;              /* calls that still wait belonged to a test that has returned, with its stack */
 static struct spool_config stage_spool; /* for the next engine */
+static const char *stage_model = tiny_model; /* for the next stage */
 static int64_t stage_wall = 1800000000000, stage_monotonic = 1000;
 static inline int64_t stage_wall_now(void)
 {
@@ -129,7 +130,7 @@ static inline void stage_make_in(struct stage *s, char *dir)
 {
 	char temp[PATH_SIZE];
 	uint64_t size;
-	*s = (struct stage){.dir = dir, .model = model_make(tiny_model, 1)};
+	*s = (struct stage){.dir = dir, .model = model_make(stage_model, 1)};
 	log_set_level(LOG_LEVEL_ERROR);
 	stage_open(s);
 	for (const char *const *p = (const char *const[]){"a", "b", "c", NULL}; *p != NULL; p++)

@@ -246,17 +246,20 @@ static inline void sweep_check_model(struct sweep *w, const struct digest *d)
 	assert_true(digest_equal(&got, d));
 }
 
+/* The file that the update is in. */
+static inline const char *sweep_path(struct sweep *w, const struct update_row *u, char out[PATH_SIZE])
+{
+	const struct spool_key key = {.job = u->job, .round = u->base_round, .plant = u->plant};
+	return u->place < 0 ? spool_path(w->stage.engine->spool, &key, out)
+			    : spool_batch_path(w->stage.engine->spool, u->job, u->round, out);
+}
+
 static inline void sweep_check_bytes(struct sweep *w, const struct update_row *u)
 {
 	char path[PATH_SIZE];
 	struct file *f;
-	const struct spool_key key = {.job = u->job, .round = u->base_round, .plant = u->plant};
-	if (u->place < 0)
-		spool_path(w->stage.engine->spool, &key, path);
-	else
-		spool_batch_path(w->stage.engine->spool, u->job, u->round, path);
 	uint8_t *content = mem_new(u->size);
-	assert_ok(file_open_read(path, &f));
+	assert_ok(file_open_read(sweep_path(w, u, path), &f));
 	assert_ok(file_read_at(f, u->place < 0 ? 0 : (uint64_t)u->place, content, u->size));
 	file_close(f);
 	struct digest got = digest_of(bytes_of(content, u->size));
