@@ -231,22 +231,38 @@ struct stream {
 	struct rng rng;
 	char who[2];
 	unsigned budget; /* tries */
-	enum err err;    /* what it did not expect */
+	struct crashdisk *disk;
+	struct sweep_receipt got[SWEEP_ROUNDS + 1];
+	enum err err; /* what it did not expect */
 	char text[256];
 };
+
+static bool has_power(const struct stream *s)
+{
+	return s->disk == NULL || !crashdisk_dead(s->disk);
+}
+
+static void note_receipt(struct stream *s, uint32_t round)
+{
+	struct update_row row;
+	assert_ok(db_update_find(s->w->stage.db, s->w->job, round, s->who, &row));
+	s->got[round] = (struct sweep_receipt){true, row.digest, row.round};
+}
 
 static void *stream_thread(void *arg)
 {
 	struct stream *s = arg;
 	uint32_t sent = 0;
-	for (; s->budget > 0 && runs(s->w) && s->err == ERR_OK; s->budget--) {
+	for (; s->budget > 0 && has_power(s) && runs(s->w) && s->err == ERR_OK; s->budget--) {
 		uint32_t round = stage_job(&s->w->stage, s->w->job).round;
 		enum err err = sent == round ? ERR_UNAVAILABLE : stream_some(s->w, &s->rng, s->who, round);
 		if (sent == round)
 			usleep(1000);
-		if (err == ERR_OK)
+		if (err == ERR_OK) {
+			note_receipt(s, round);
 			sent = round;
-		if (is_usual(err))
+		}
+		if (is_usual(err) || !has_power(s))
 			continue;
 		s->err = err;
 		snprintf(s->text, sizeof s->text, "%s", err_text());
@@ -254,14 +270,26 @@ static void *stream_thread(void *arg)
 	return NULL;
 }
 
-static void live(struct sweep *w, uint64_t seed, unsigned budget)
+static void take_receipts(struct sweep *w, const struct stream *s)
+{
+	if (s->err != ERR_OK)
+		fail_msg("%s: %s (%s)", s->who, s->text, err_name(s->err));
+	for (uint32_t round = 1; round <= SWEEP_ROUNDS; round++) {
+		if (s->got[round].given)
+			w->receipts[s->who[0] - 'a'][round] = s->got[round];
+	}
+}
+
+/* From a start to an end, which may be that of the power; not open afterwards. `disk` may be NULL. */
+static void live(struct sweep *w, uint64_t seed, unsigned budget, struct crashdisk *disk)
 {
 	struct stream streams[STREAMS];
 	struct stage_call watch = {0};
 	assert_ok(engine_start(w->stage.engine));
 	stage_watch(&w->stage, w->job, 0, &watch);
 	for (size_t i = 0; i < STREAMS; i++) {
-		streams[i] = (struct stream){.w = w, .budget = budget, .who = {(char)('a' + (int)i / 2), '\0'}};
+		streams[i] = (struct stream){
+			.w = w, .budget = budget, .disk = disk, .who = {(char)('a' + (int)i / 2), '\0'}};
 		rng_seed(&streams[i].rng, seed * 100 + i);
 		assert_int_equal(pthread_create(&streams[i].thread, NULL, stream_thread, &streams[i]), 0);
 	}
@@ -270,12 +298,8 @@ static void live(struct sweep *w, uint64_t seed, unsigned budget)
 	engine_drain(w->stage.engine);
 	stage_close(&w->stage);
 	assert_int_equal(watch.answers, 1);
-	for (size_t i = 0; i < STREAMS; i++) {
-		if (streams[i].err != ERR_OK)
-			fail_msg("%s: %s (%s)", streams[i].who, streams[i].text, err_name(streams[i].err));
-	}
-	stage_open(&w->stage);
-	sweep_check(w, true);
+	for (size_t i = 0; i < STREAMS; i++)
+		take_receipts(w, &streams[i]);
 }
 
 static void nor_do_threads(void **state)
@@ -288,9 +312,48 @@ static void nor_do_threads(void **state)
 		size_t script = (size_t)seed % SCRIPTS;
 		rng_seed(&rng, seed);
 		begin(&w, script);
-		for (uint64_t life = 0; runs(&w); life++)
-			live(&w, seed + life * 1000, budgets[seed / SCRIPTS % 4]);
+		for (uint64_t life = 0; runs(&w); life++) {
+			live(&w, seed + life * 1000, budgets[seed / SCRIPTS % 4], NULL);
+			stage_open(&w.stage);
+			sweep_check(&w, true);
+		}
 		finish(&w, &rng, script, false);
+	}
+}
+
+/* Power comes back, and is lost again some time later: perhaps before the start is over. */
+static void come_back(struct sweep *w, struct rng *rng, struct crashdisk *disk)
+{
+	enum err err;
+	do {
+		stage_close(&w->stage);
+		crashdisk_restore(disk);
+		crashdisk_arm(disk, 1 + rng_below(rng, 120), (enum crashdisk_mode)rng_below(rng, CRASHDISK_MODES));
+		err = stage_try_open(&w->stage);
+	} while (crashdisk_dead(disk));
+	assert_ok(err);
+	sweep_check(w, true);
+}
+
+/* Receipts of a group that was written together, while the next was coming in: each of them holds. */
+static void power_lost_in_a_crowd_loses_no_receipt(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sweep w;
+		struct rng rng;
+		size_t script = (size_t)seed % SCRIPTS;
+		rng_seed(&rng, seed);
+		begin(&w, script);
+		struct crashdisk *disk = crashdisk_new(w.stage.dir, seed);
+		come_back(&w, &rng, disk);
+		for (uint64_t life = 0; runs(&w); life++) {
+			live(&w, seed + life * 1000, 1000000, disk);
+			come_back(&w, &rng, disk);
+		}
+		crashdisk_arm(disk, 0, CRASHDISK_DROP);
+		finish(&w, &rng, script, false);
+		crashdisk_free(disk);
 	}
 }
 
@@ -330,6 +393,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(neither_order_nor_cuts_nor_restarts_show),
 		cmocka_unit_test(nor_do_threads),
+		cmocka_unit_test(power_lost_in_a_crowd_loses_no_receipt),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
