@@ -9,7 +9,9 @@
 
 #include <pthread.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+enum { SEEDS = 12, CROWDS = 6 };
+#elif defined(__SANITIZE_ADDRESS__)
 enum { SEEDS = 24, CROWDS = 6 };
 #else
 enum { SEEDS = 120, CROWDS = 24 };
