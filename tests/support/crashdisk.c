@@ -54,7 +54,12 @@ static struct node *node_of(struct crashdisk *c, const char *full)
 	struct node *node = mem_new(sizeof *node);
 	*node = (struct node){.ino = st.st_ino,
 			      .shadow = mem_printf("%s/%llu", c->shadow, (unsigned long long)st.st_ino)};
-	ENSURE(link(full, node->shadow) == 0);
+	if (link(full, node->shadow) != 0) {
+		ENSURE(errno == ENOENT); /* another thread has renamed or removed it just now */
+		free(node->shadow);
+		free(node);
+		return NULL;
+	}
 	c->nodes = mem_grow(c->nodes, c->n_nodes + 1, sizeof(struct node *));
 	c->nodes[c->n_nodes++] = node;
 	return node;

@@ -1,82 +1,7 @@
 /*
  * A plant and what a coordinator may do to it: what it sends, what it refuses, what it remembers, and what ends it.
  */
-#include "coordinator.h"
-
-#include "client/participant.h"
-
-static char dir[PATH_SIZE], state_dir[PATH_SIZE];
-static struct coordinator coordinator;
-
-/* One run of the program. */
-struct plant {
-	struct plant_config config;
-	struct credential cred;
-	char address[64];
-	struct session *session;
-	struct participant *participant;
-};
-
-#define JOB   "source: s\nname: j\nquorum: 1\nrounds: 3\n"
-#define TRAIN "train: {epochs: 3, batch: 4, lr: 0.1}\n"
-
-static void write_data(double scale)
-{
-	struct buf text;
-	buf_init(&text, 1 << 16);
-	assert_ok(buf_printf(&text, "a,b,class\n"));
-	for (int i = 0; i < 40; i++)
-		assert_ok(buf_printf(&text, "%g,%g,%s\n", scale * (i % 2 == 0 ? -1 - i * 0.01 : 1 + i * 0.01),
-				     scale * (i % 7 - 3), i % 2 == 0 ? "neg" : "pos"));
-	temp_write(dir, "data.csv", text.p, text.n);
-	buf_deinit(&text);
-}
-
-static void plant_start_with(struct plant *p, const char *more)
-{
-	char path[PATH_SIZE];
-	char *text = mem_printf("data: {path: data.csv, layout: table, target: class, normalize: none}\n%s", more);
-	*p = (struct plant){0};
-	temp_write(dir, "plant.yaml", text, strlen(text));
-	free(text);
-	assert_ok(plant_load(path_join(path, dir, "plant.yaml"), &p->config));
-	snprintf(p->address, sizeof p->address, "127.0.0.1:%d", rpc_server_port(coordinator.server));
-	p->cred.key_pem = fixture.plant.key; /* borrowed */
-	p->cred.cert_pem = fixture.plant.cert;
-	p->cred.ca_pem = fixture.ca.pem;
-	p->cred.address = p->address;
-	assert_ok(identity_make(ROLE_PLANT, FEDERATION, "p1", &p->cred.id));
-	assert_ok(session_open(&p->cred, &p->session));
-	/* The lock of a run before in this very process would be in the way. */
-	remove(path_join(path, state_dir, ".lock"));
-	assert_ok(participant_open(&p->config, p->session, "p1", false, &p->participant));
-}
-
-static void plant_start(struct plant *p)
-{
-	plant_start_with(p, "");
-}
-
-static void plant_stop(struct plant *p)
-{
-	participant_close(p->participant);
-	session_close(p->session);
-	plant_free(&p->config);
-}
-
-static bool step(struct plant *p)
-{
-	bool ended;
-	assert_ok(participant_step(p->participant, &ended));
-	return ended;
-}
-
-/* The next question, answered with nothing to do: what does the plant say? */
-static const struct wire_task_request *question(struct plant *p)
-{
-	assert_false(step(p));
-	return &coordinator.asked;
-}
+#include "fixture.h"
 
 static bool has(const char *name)
 {
@@ -467,26 +392,7 @@ static void only_metrics_that_are_shared_are_reported(void **state)
 	assert_string_equal(coordinator.reports[0].metrics.v[0].name, "heldout_accuracy");
 }
 
-static int fresh(void **state)
-{
-	(void)state;
-	temp_make(dir);
-	path_join(state_dir, dir, "state");
-	assert_ok(dir_make(state_dir, 0700));
-	write_data(1);
-	coordinator_start(&coordinator);
-	return 0;
-}
-
-static int clean(void **state)
-{
-	(void)state;
-	coordinator_stop(&coordinator);
-	temp_remove(dir);
-	return 0;
-}
-
-#define SCENARIO(name) cmocka_unit_test_setup_teardown(name, fresh, clean)
+#define SCENARIO(name) cmocka_unit_test_setup_teardown(name, plant_fresh, plant_clean)
 
 int main(void)
 {

@@ -232,28 +232,6 @@ static void a_stored_job_of_another_release_goes_on(void **state)
 	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_DONE);
 }
 
-/* A disk that fails anywhere: either the job is as it was, or it runs. */
-static void a_bad_disk_leaves_no_half_of_it(void **state)
-{
-	(void)state;
-	struct bad_disk disk;
-	disk.hit = true;
-	for (size_t at = 0; at < 40; at++) {
-		setup(NULL);
-		uint64_t job = stage_start(&stage, "rounds: 1\n");
-		stop(job);
-		bad_disk_insert(&disk, at, false);
-		enum err err = engine_job_resume(stage.engine, job);
-		bad_disk_remove();
-		assert_int_equal(stage_job(&stage, job).state, err == ERR_OK ? WIRE_JOB_RUNNING : WIRE_JOB_STOPPED);
-		if (err != ERR_OK)
-			assert_ok(engine_job_resume(stage.engine, job));
-		report_all(job);
-		assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_DONE);
-		teardown(NULL);
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,7 +242,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(watchers_and_plants_see_it_go_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_those_who_may_have_missed_an_end_are_looked_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stored_job_of_another_release_goes_on, setup, teardown),
-		cmocka_unit_test(a_bad_disk_leaves_no_half_of_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

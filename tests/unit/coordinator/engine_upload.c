@@ -224,36 +224,6 @@ static void a_revoked_plants_stream_holds_nobody_up(void **state)
 	update_free(&update);
 }
 
-/* Every durable step of an upload fails once: either it is refused and leaves nothing, or it counts; sent again, it counts once. */
-static void bad_disk_sweep(uint64_t small_max)
-{
-	bool hit = true;
-	for (size_t at = 0; hit; at++) {
-		struct bad_disk disk;
-		struct wire_receipt receipt;
-		stage_drop(&stage);
-		stage_spool.small_max = small_max;
-		setup(NULL);
-		bad_disk_insert(&disk, at, false);
-		enum err err = stage_try_report(&stage, "a", job, 1, &receipt);
-		hit = disk.hit;
-		bad_disk_remove();
-		assert_true(err == ERR_OK || err == ERR_UNAVAILABLE);
-		assert_int_equal(stage_round(&stage, job, 1).state.accepted, err == ERR_OK);
-		stage_restart(&stage);
-		assert_int_equal(stage_report(&stage, "a", job, 1).repeated, err == ERR_OK);
-		assert_int_equal(stage_round(&stage, job, 1).state.accepted, 1);
-		assert_int_equal(spooled(""), 1);
-	}
-}
-
-static void a_bad_disk_loses_and_doubles_nothing(void **state)
-{
-	(void)state;
-	bad_disk_sweep(0);
-	bad_disk_sweep(1);
-}
-
 /* The plant is told to try again, and nothing about our files. */
 static void trouble_with_the_spool_is_not_the_plants(void **state)
 {
@@ -651,7 +621,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_stream_may_outlive_its_job, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stream_may_outlive_its_job, setup_large, teardown),
 		cmocka_unit_test_setup_teardown(a_revoked_plants_stream_holds_nobody_up, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_bad_disk_loses_and_doubles_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(trouble_with_the_spool_is_not_the_plants, setup, teardown),
 		cmocka_unit_test_setup_teardown(trouble_with_the_spool_is_not_the_plants, setup_large, teardown),
 		cmocka_unit_test_setup_teardown(a_row_that_could_not_be_written_leaves_its_bytes, setup, teardown),

@@ -16,6 +16,7 @@ enum { STAGE_HOLD_MS = 55000 };
 
 static bool stage_is_over;              /* calls that still wait belonged to a test that has returned, with its stack */
 static struct spool_config stage_spool; /* for the next engine */
+static const char *stage_model = tiny_model; /* for the next stage */
 static int64_t stage_wall = 1800000000000, stage_monotonic = 1000;
 static inline int64_t stage_wall_now(void)
 {
@@ -42,12 +43,24 @@ struct stage {
 	struct manifest *manifest;
 };
 
-static inline void stage_open(struct stage *s)
+static inline void stage_close(struct stage *s)
+{
+	engine_close(s->engine);
+	registry_close(s->registry);
+	store_close(s->store);
+	db_close(s->db);
+	s->engine = NULL;
+	s->registry = NULL;
+	s->store = NULL;
+	s->db = NULL;
+}
+
+static inline enum err stage_open_parts(struct stage *s)
 {
 	char path[PATH_SIZE];
-	assert_ok(db_open(path_join(path, s->dir, "hansa.db"), &s->db));
-	assert_ok(store_open(s->dir, &s->store));
-	assert_ok(registry_open(s->db, &s->registry));
+	TRY(db_open(path_join(path, s->dir, "hansa.db"), &s->db));
+	TRY(store_open(s->dir, &s->store));
+	TRY(registry_open(s->db, &s->registry));
 	struct engine_config config = {
 		.dir = s->dir,
 		.federation = "test",
@@ -60,16 +73,25 @@ static inline void stage_open(struct stage *s)
 		.wall_ms = stage_wall_now,
 		.monotonic_ms = stage_monotonic_now,
 	};
-	assert_ok(engine_open(&config, &s->engine));
+	return engine_open(&config, &s->engine);
 }
 
-static inline void stage_close(struct stage *s)
+/* A start that may fail; nothing of it is left then. */
+static inline enum err stage_try_open(struct stage *s)
 {
-	engine_close(s->engine);
-	registry_close(s->registry);
-	store_close(s->store);
-	db_close(s->db);
-	s->engine = NULL;
+	enum err err = stage_open_parts(s);
+	if (err != ERR_OK) {
+		char *text = mem_str(err_text());
+		stage_close(s);
+		err_set(err, "%s", text);
+		free(text);
+	}
+	return err;
+}
+
+static inline void stage_open(struct stage *s)
+{
+	assert_ok(stage_try_open(s));
 }
 
 /* Where the spool keeps an update that has a file of its own. */
@@ -103,12 +125,12 @@ static inline void stage_enrol(struct stage *s, const char *plant)
 	assert_ok(registry_reload(s->registry));
 }
 
-/* A federation with a published source and the plants a, b, c. */
-static inline void stage_make(struct stage *s)
+/* A federation with a published source and the plants a, b, c. `dir` becomes the stage's. */
+static inline void stage_make_in(struct stage *s, char *dir)
 {
 	char temp[PATH_SIZE];
 	uint64_t size;
-	*s = (struct stage){.dir = scratch_make(), .model = model_make(tiny_model, 1)};
+	*s = (struct stage){.dir = dir, .model = model_make(stage_model, 1)};
 	log_set_level(LOG_LEVEL_ERROR);
 	stage_open(s);
 	for (const char *const *p = (const char *const[]){"a", "b", "c", NULL}; *p != NULL; p++)
@@ -116,6 +138,11 @@ static inline void stage_make(struct stage *s)
 	assert_ok(safetensors_save(store_temp_path(s->store, "source", temp), s->model, NULL));
 	assert_ok(store_adopt(s->store, temp, NULL, &s->source, &size));
 	s->manifest = manifest_make(s->model, NULL, NULL);
+}
+
+static inline void stage_make(struct stage *s)
+{
+	stage_make_in(s, scratch_make());
 }
 
 static inline void stage_drop(struct stage *s)
