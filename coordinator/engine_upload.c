@@ -65,7 +65,7 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	u->key = (struct spool_key){.job = r->id, .round = head->update.round, .plant = s->plant};
 	enum err err = spool_begin(e->spool, &u->key, r->plan->manifest, r->plan->config.norm_max, head->size,
 				   &head->digest, head->offset, &u->entry);
-	err = trouble_hide_file(err, spooling, TROUBLE_STORE);
+	err = engine_hide(e, r->id, err, spooling, trouble_hide_file);
 	if (err != ERR_OK) {
 		let_go(u);
 		return err;
@@ -109,7 +109,7 @@ enum err engine_upload_add(struct upload *u, const struct bytes *pieces, size_t 
 	u->seat->progress_ms = engine_monotonic_ms(e);
 	pthread_mutex_unlock(&e->lock);
 	TRY(err);
-	return trouble_hide_file(spool_add(u->entry, pieces, n), spooling, TROUBLE_STORE);
+	return engine_hide(e, u->run->id, spool_add(u->entry, pieces, n), spooling, trouble_hide_file);
 }
 
 void engine_upload_suspend(struct upload *u)
@@ -161,6 +161,7 @@ static void count(struct upload *u, const struct update_row *row, bool durable)
 		u->seat->place = row->place;
 		u->seat->verified = true;
 		r->bytes_up += row->size;
+		r->trouble[0] = '\0';
 		/* What it asks for is found by the thread, which looks at every open round. */
 		ENSURE(round_step(&r->round, ROUND_EVENT_ACCEPTED, row->time_ms, &action) == ERR_OK);
 		r->version++;
@@ -202,7 +203,7 @@ static enum err record(struct upload *u, double norm, struct wire_receipt *ret_r
 	bool refused = err == ERR_STALE || err == ERR_DENIED || (err == ERR_DUPLICATE && spool_is_new(u->entry));
 	if (!spool_is_small(u->entry) && refused)
 		u->drop_file = true;
-	TRY(trouble_hide_file(err, "recording an update", TROUBLE_STORE));
+	TRY(engine_hide(u->engine, row.job, err, "recording an update", trouble_hide_file));
 	log_info("round",
 		 "accepted job=%" PRIu64 " round=%" PRIu32 " plant=%s samples=%" PRIu64 " norm=%.4g late=%" PRIu32,
 		 row.job, row.round, row.plant, row.samples, norm, row.round - row.base_round);
@@ -215,7 +216,7 @@ enum err engine_upload_commit(struct upload *u, struct wire_receipt *ret_receipt
 	double norm;
 	enum err err = still_open(u);
 	if (err == ERR_OK)
-		err = trouble_hide_file(spool_finish(u->entry, &norm), spooling, TROUBLE_STORE);
+		err = engine_hide(u->engine, u->run->id, spool_finish(u->entry, &norm), spooling, trouble_hide_file);
 	if (err == ERR_OK)
 		err = record(u, norm, ret_receipt);
 	/* Finished or not: nothing of it stays that is not an .update or in a batch. */
