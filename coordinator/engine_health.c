@@ -40,16 +40,18 @@ enum err engine_check(struct engine *e)
 
 /* ---- what holds a round up ---- */
 
-void engine_note_trouble(struct engine *e, struct run *r, const char *text, int64_t wait_ms, struct notices *out)
+const char *engine_without_dir(const struct engine *e, const char *text)
 {
 	size_t n = strlen(e->config.dir);
-	char again[64] = "", *whole;
-	/* The rest of a path says enough, and leaves room for what comes after it. */
-	if (strncmp(text, e->config.dir, n) == 0 && text[n] == '/')
-		text += n + 1;
+	return strncmp(text, e->config.dir, n) == 0 && text[n] == '/' ? text + n + 1 : text;
+}
+
+void engine_note_trouble(struct engine *e, struct run *r, const char *text, int64_t wait_ms, struct notices *out)
+{
+	char again[64] = "";
 	if (wait_ms > 0)
 		snprintf(again, sizeof again, "; trying again in %" PRId64 " s", wait_ms / 1000);
-	whole = mem_printf("waiting: %.180s%s", text, again);
+	char *whole = mem_printf("waiting: %.180s%s", engine_without_dir(e, text), again);
 	db_show_reason(whole, r->trouble);
 	free(whole);
 	r->version++;

@@ -83,6 +83,9 @@ void engine_note_trouble(struct engine *e, struct run *r, const char *text, int6
 
 /* ---- without the lock ---- */
 
+/* An error's text without the directory that everything of ours is in: short texts have room for what comes after the file's name. */
+const char *engine_without_dir(const struct engine *e, const char *text);
+
 /* trouble_hide(), or trouble_hide_file(), of what a plant wants stored; what is hidden from it (or a spool that is full) holds the job's round
  * up, and operators are told. */
 MUST_CHECK enum err engine_hide(struct engine *e, uint64_t job, enum err err, const char *what,

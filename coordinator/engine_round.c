@@ -174,7 +174,7 @@ static enum err abandon(struct engine *e, struct run *r, const char *reason);
 static enum err give_up(struct engine *e, struct run *r)
 {
 	char reason[DB_REASON_SIZE];
-	snprintf(reason, sizeof reason, "aggregation failed: %s", err_text());
+	snprintf(reason, sizeof reason, "aggregation failed: %s", engine_without_dir(e, err_text()));
 	return abandon(e, r, reason);
 }
 
