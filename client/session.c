@@ -7,8 +7,14 @@
 #include "crypto/random.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { BACKOFF_FIRST_MS = 500, BACKOFF_MAX_MS = 30000, NAP_MS = 100 };
+enum {
+	BACKOFF_FIRST_MS = 500,
+	BACKOFF_FIRST_ANSWERED_MS = 200, /* the coordinator is there and will take it soon: between two rounds, say */
+	BACKOFF_MAX_MS = 30000,
+	NAP_MS = 100
+};
 
 enum err session_open(const struct credential *cred, struct session **ret_session)
 {
@@ -57,14 +63,24 @@ enum err session_nap(int64_t ms)
 	return ERR_OK;
 }
 
+/* What did not come from the coordinator, but from the way to it, begins with its address (rpc/status.h). */
+static bool is_answer(const struct session *s)
+{
+	size_t n = strlen(s->cred->address);
+	return strncmp(err_text(), s->cred->address, n) != 0 || err_text()[n] != ':';
+}
+
 enum err session_recover(struct session *s, enum err err)
 {
 	if (signals_stop_asked())
 		return err_set(ERR_CANCELLED, "stopped");
 	if (!err_is_transient(err) && !is_remote_trouble(err))
 		return err;
+	bool answered = is_answer(s);
+	s->backoff.first_ms = answered && err == ERR_UNAVAILABLE ? BACKOFF_FIRST_ANSWERED_MS : BACKOFF_FIRST_MS;
 	int64_t wait_ms = backoff_next(&s->backoff, &s->rng);
-	log_warn("join", "%s: %s; trying again in %.1f s", s->cred->address, err_text(), (double)wait_ms / 1000);
+	log_warn("join", "%s%s%s; trying again in %.1f s", answered ? s->cred->address : "", answered ? ": " : "",
+		 err_text(), (double)wait_ms / 1000);
 	return session_nap(wait_ms);
 }
 

@@ -35,6 +35,9 @@ struct aggregate_job {
 	/* A file in the making, such as store_temp_path() gives: overwritten; on success complete, its content synced, its name not: that is
 	 * for who gives it its lasting name (store_take()). Absent after a failure. */
 	const char *out_path;
+	/* Called again and again as it gets on, by any of its threads; NULL: nobody wants to know. */
+	void (*progress)(void *arg);
+	void *progress_arg;
 	unsigned threads; /* 0: as many as pay, at most AGGREGATE_THREADS_MAX and the CPUs */
 };
 

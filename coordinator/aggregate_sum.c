@@ -29,6 +29,9 @@
 
 static const char variance_suffix[] = ".running_var";
 
+/* Of a block, between two calls of progress: some MiB. */
+enum { PROGRESS_INPUTS = 64 };
+
 /* What one thread needs. */
 struct worker {
 	int64_t *sum; /* owned: (block) */
@@ -61,6 +64,12 @@ static enum err read_file(const struct aggregate_file *f, uint64_t offset, void 
 	return e;
 }
 
+static void get_on(const struct aggregate_run *r)
+{
+	if (r->job->progress != NULL)
+		r->job->progress(r->job->progress_arg);
+}
+
 static enum err add_up(const struct aggregate_run *r, const struct worker *w, const struct aggregate_block *b)
 {
 	memset(w->sum, 0, b->n * sizeof *w->sum);
@@ -70,6 +79,8 @@ static enum err add_up(const struct aggregate_run *r, const struct worker *w, co
 		fixed_order(w->q, b->n);
 		if (!fixed_add(w->sum, w->q, b->n, in->weight))
 			return err_set(ERR_CORRUPT, "%s: holds a value that no update can have", in->path);
+		if (i % PROGRESS_INPUTS == PROGRESS_INPUTS - 1)
+			get_on(r);
 	}
 	return ERR_OK;
 }
@@ -140,6 +151,7 @@ static enum err make_block(struct making *m, const struct worker *w, size_t k)
 		aggregate_tail_put(m->tail, k, b->bytes);
 	else
 		aggregate_tail_break(m->tail);
+	get_on(m->r);
 	return e;
 }
 
@@ -157,6 +169,7 @@ static enum err digest_range(const struct aggregate_run *r, const struct worker 
 		}
 		digest_add(d, w->q, n);
 		at += n;
+		get_on(r);
 	}
 	*ret_digest = digest_end(d);
 	return ERR_OK;

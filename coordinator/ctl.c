@@ -235,6 +235,7 @@ struct json *ctl_job_json(const struct wire_job *j)
 	json_put(v, "created", ctl_time_json(j->created_ms));
 	json_put(v, "ended", ctl_time_json(j->ended_ms));
 	json_put(v, "reason", json_str(j->reason[0] != '\0' ? j->reason : NULL));
+	json_put(v, "trouble", json_str(j->trouble[0] != '\0' ? j->trouble : NULL));
 	if (j->config.n > 0 && json_parse(buf_bytes(&j->config), &config) == ERR_OK)
 		json_put(v, "config", config);
 	return v;

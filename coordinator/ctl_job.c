@@ -94,6 +94,8 @@ static enum err print_job(const struct wire_job *j)
 	printf("ended    %s\n", ctl_time(j->ended_ms, text));
 	if (j->reason[0] != '\0')
 		printf("reason   %s\n", j->reason);
+	if (j->trouble[0] != '\0')
+		printf("trouble  %s\n", j->trouble);
 	printf("source   %s\n", digest_format(&j->source, digest));
 	printf("model    %s\n", digest_is_zero(&j->model) ? "none yet" : digest_format(&j->model, digest));
 	if (j->config.n == 0)

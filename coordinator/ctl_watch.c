@@ -18,8 +18,9 @@ struct watch {
 	struct ctl ctl;
 	bool open;
 	uint64_t job, seen;
-	uint32_t printed; /* rounds up to this one are on stdout */
-	int64_t heard_ms; /* monotonic: the last answer */
+	uint32_t printed;               /* rounds up to this one are on stdout */
+	int64_t heard_ms;               /* monotonic: the last answer */
+	char trouble[WIRE_REASON_SIZE]; /* told last */
 };
 
 /* ---- printing ---- */
@@ -92,6 +93,17 @@ static enum err ask(struct watch *w, struct wire_watch_reply *ret_reply)
 	return err;
 }
 
+/* On stderr, once: rounds are on stdout, and this may pass. */
+static void tell_trouble(struct watch *w, const struct wire_job *j)
+{
+	if (strcmp(j->trouble, w->trouble) == 0)
+		return;
+	memcpy(w->trouble, j->trouble, sizeof w->trouble);
+	progress("%s", "");
+	if (j->trouble[0] != '\0')
+		fprintf(stderr, "%s: round %" PRIu32 ": %s\n", j->name, j->round, j->trouble);
+}
+
 static enum err follow(struct watch *w, bool *ret_ended, enum err *ret_end)
 {
 	struct wire_watch_reply now;
@@ -100,6 +112,7 @@ static enum err follow(struct watch *w, bool *ret_ended, enum err *ret_end)
 	w->heard_ms = clock_monotonic_ms();
 	w->seen = now.version;
 	bool ended = now.job.state != WIRE_JOB_RUNNING;
+	tell_trouble(w, &now.job);
 	enum err err = ERR_OK;
 	if (ended || now.job.round > w->printed + 1)
 		err = print_closed(w);
@@ -171,7 +184,8 @@ const struct cli_command command_watch = {
 	.summary = "follow a job until it ends, a line for each round",
 	.help = "JOB is a job's number or name. Exits with 0 when the job is done and with 1 when it failed or was "
 		"stopped. A coordinator that restarts\n"
-		"is waited for. With --json a line of JSON for each round, and one for the job at the end.\n\n"
+		"is waited for; when a round cannot go on (a full disk, say), stderr says why. With --json a line of "
+		"JSON for each round, and one for the job at the end.\n\n"
 		"Example:\n  hansactl --dir /var/lib/hansa watch 1\n",
 	.options = options,
 	.args_size = sizeof(struct ctl_args),

@@ -121,6 +121,8 @@ struct update_row {
 
 /* As operators see them; the configuration, the contributions and the reports are left out. */
 void db_show_job(const struct job_row *j, struct wire_job *ret_job);
+/* A reason as it can be sent: whole characters, none that controls a terminal; what is too much is cut off. */
+void db_show_reason(const char *reason, char out[WIRE_REASON_SIZE]);
 void db_show_round(const struct round_row *r, struct wire_round *ret_round);
 
 /* A job with its cohort and first round. `cohort`: as in round_row. ERR_LIMIT: DB_JOBS_MAX. */

@@ -29,9 +29,6 @@ MUST_CHECK enum err db_write_round(struct db *db, uint64_t job, const struct rou
 MUST_CHECK enum err db_write_job_end(struct db *db, uint64_t id, enum wire_job_state state, const char *reason,
 				     int64_t now_ms);
 
-/* A reason as it can be sent: whole characters, none that controls a terminal. */
-void db_show_reason(const char *reason, char out[WIRE_REASON_SIZE]);
-
 /* An array that grows while rows are read. */
 #define DB_GROW(array, n)                                                                                              \
 	((n) == 0 || ((n) & ((n)-1)) == 0 ? mem_grow((array), (n) == 0 ? 1 : 2 * (n), sizeof *(array)) : (array))

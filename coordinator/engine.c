@@ -263,7 +263,7 @@ static enum round_action look_at(struct engine *e, struct run *r, int64_t now_ms
 	return open && r->recording > 0 ? ROUND_NOTHING : action;
 }
 
-static void retry_later(struct engine *e, struct run *r, enum err err)
+static void retry_later(struct engine *e, struct run *r, enum err err, struct notices *out)
 {
 	int64_t wait = RETRY_FIRST_MS;
 	for (unsigned i = 0; i < r->failed_tries && wait < RETRY_MAX_MS; i++)
@@ -271,6 +271,7 @@ static void retry_later(struct engine *e, struct run *r, enum err err)
 	wait = wait < RETRY_MAX_MS ? wait : RETRY_MAX_MS;
 	log_error("engine", "job %llu round %lu: %s (%s); trying again in %lld s", (unsigned long long)r->id,
 		  (unsigned long)r->round.number, err_text(), err_name(err), (long long)wait / 1000);
+	engine_note_trouble(e, r, err_text(), wait, out);
 	r->failed_tries++;
 	r->retry_at_ms = engine_monotonic_ms(e) + wait;
 	r->closing = false;
@@ -298,11 +299,13 @@ static bool step(struct engine *e, int64_t *wait_ms)
 	engine_beat(e, true);
 	enum err err = engine_perform(e, r, action);
 	engine_beat(e, false);
+	struct notices notices = {0};
 	pthread_mutex_lock(&e->lock);
 	if (err != ERR_OK)
-		retry_later(e, r, err);
+		retry_later(e, r, err, &notices);
 	engine_release_run(e, r);
 	pthread_mutex_unlock(&e->lock);
+	notices_send(&notices, e->config.db);
 	return true;
 }
 

@@ -94,6 +94,8 @@ MUST_CHECK enum err engine_job_stop(struct engine *e, uint64_t job);
 MUST_CHECK enum err engine_job_resume(struct engine *e, uint64_t job);
 void engine_watch(struct engine *e, const char *who, const struct wire_watch_request *request, answer_fn answer,
 		  void *call);
+/* What the round of a running job waits for, when it cannot go on by itself (a full disk, say); "": nothing. */
+void engine_trouble(struct engine *e, uint64_t job, char out[WIRE_REASON_SIZE]);
 /* A plant has been revoked: it is told so, and open rounds no longer wait for it. The registry has been reloaded. */
 void engine_revoked(struct engine *e, const char *plant);
 

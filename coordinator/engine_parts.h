@@ -8,7 +8,7 @@
  *	engine_job.c     jobs started, stopped and resumed
  *	engine_plant.c   plants revoked, reports and figures
  *	engine_wait.c    calls that wait
- *	engine_health.c  is it well
+ *	engine_health.c  is it well, and what holds a round up
  */
 #ifndef HANSA_COORDINATOR_ENGINE_PARTS_H
 #define HANSA_COORDINATOR_ENGINE_PARTS_H
@@ -78,7 +78,18 @@ MUST_CHECK enum err engine_check_open(const struct engine *e, const struct run *
 MUST_CHECK enum err engine_find_round(const struct engine *e, const struct run *r, const struct seat *s,
 				      const struct wire_head *head, uint32_t *ret_round);
 
+/* What holds the run's round up, for its watchers; wait_ms: until it is tried again, 0: somebody else will. */
+void engine_note_trouble(struct engine *e, struct run *r, const char *text, int64_t wait_ms, struct notices *out);
+
 /* ---- without the lock ---- */
+
+/* An error's text without the directory that everything of ours is in: short texts have room for what comes after the file's name. */
+const char *engine_without_dir(const struct engine *e, const char *text);
+
+/* trouble_hide(), or trouble_hide_file(), of what a plant wants stored; what is hidden from it (or a spool that is full) holds the job's round
+ * up, and operators are told. */
+MUST_CHECK enum err engine_hide(struct engine *e, uint64_t job, enum err err, const char *what,
+				enum err (*hide)(enum err err, const char *what, const char *told));
 
 enum { ENGINE_INLINE_MAX = 32 << 20 }; /* of a round's base, times the plants that get it with their task */
 /* A copy of the round's base, when it is small enough to go out with the task; NULL otherwise, also when it cannot be read: plants fetch it
@@ -94,7 +105,7 @@ void engine_write_receipt(const struct wire_head *head, int64_t time_ms, bool re
 
 /* ---- the engine's thread, without the lock ---- */
 
-void engine_beat(struct engine *e, bool stepping); /* a sign of life */
+void engine_beat(struct engine *e, bool stepping); /* a sign of life; `stepping`: also from those who help it */
 
 /* Ask the database about those that have come since; at most some dozens at a time. Returns whether there are more. */
 bool engine_check_lobby(struct engine *e);

@@ -78,7 +78,8 @@ static enum err take_report(struct engine *e, const char *plant, const struct wi
 
 enum err engine_report(struct engine *e, const char *plant, const struct wire_report *report)
 {
-	return trouble_hide(take_report(e, plant, report), "recording a report", TROUBLE_STORE);
+	/* Its plant repeats it, and sends no update before. */
+	return engine_hide(e, report->job, take_report(e, plant, report), "recording a report", trouble_hide);
 }
 
 void engine_sent(struct engine *e, const char *plant, const struct digest *model, uint64_t bytes)

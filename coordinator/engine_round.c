@@ -38,6 +38,7 @@ static void advance(struct engine *e, struct run *r, enum round_event event)
 	pthread_mutex_lock(&e->lock);
 	r->todo = tell_round(e, r, event);
 	r->failed_tries = 0;
+	r->trouble[0] = '\0';
 	r->version++;
 	engine_tell_watchers(e, r, &notices);
 	pthread_mutex_unlock(&e->lock);
@@ -77,6 +78,12 @@ static struct json *lineage(const struct engine *e, const struct run *r)
 	return meta;
 }
 
+/* A long aggregation is a sign of life, too, as long as it gets on. */
+static void show_life(void *arg)
+{
+	engine_beat(arg, true);
+}
+
 static enum err run_rule(struct engine *e, struct run *r, const struct aggregate_input *inputs, size_t n,
 			 struct digest *ret_model, uint64_t *ret_size)
 {
@@ -94,6 +101,8 @@ static enum err run_rule(struct engine *e, struct run *r, const struct aggregate
 		.server_rate = r->plan->config.server_rate,
 		.meta = meta,
 		.out_path = store_temp_path(e->config.store, name, temp),
+		.progress = show_life,
+		.progress_arg = e,
 	};
 	enum err err = aggregate_run(&job, &made, &size);
 	if (err == ERR_OK)
@@ -165,7 +174,7 @@ static enum err abandon(struct engine *e, struct run *r, const char *reason);
 static enum err give_up(struct engine *e, struct run *r)
 {
 	char reason[DB_REASON_SIZE];
-	snprintf(reason, sizeof reason, "aggregation failed: %s", err_text());
+	snprintf(reason, sizeof reason, "aggregation failed: %s", engine_without_dir(e, err_text()));
 	return abandon(e, r, reason);
 }
 

@@ -2,9 +2,9 @@
  * Updates on their way in. Receiving, checking and syncing happen on the thread that brings the update, without the lock; the lock is taken
  * to judge the head, to claim the seat, and at the end to count.
  *
- * The end, in this order: the update is complete, and a large one is synced (spool.c); under the lock the round is asked once more which
- * round the update counts in, and `recording` keeps that one from being closed; bytes and row become durable, together with those of
- * others (ledger.c); under the lock the round is told. A crash before the row leaves bytes that nobody speaks of, a crash after it leaves an
+ * The end, in this order: under the lock it is asked once more which round the update counts in, and `recording` keeps that one from being
+ * closed; a large update is checked and synced (spool.c); bytes of a small one and the row become durable, together with those of others
+ * (ledger.c); under the lock the round is told. A crash before the row leaves bytes that nobody speaks of, a crash after it leaves an
  * update that counts and a plant without a receipt: it sends again and gets it.
  *
  * A cut stream leaves what it has brought (engine_upload_suspend()), as long as the round would still take it.
@@ -28,6 +28,7 @@ struct upload {
 	struct spool_key key;
 	struct spool_entry *entry;
 	bool drop_file; /* its row was refused */
+	bool waits;     /* no round takes it just now, but the next one will */
 };
 
 static void let_go(struct upload *u)
@@ -65,7 +66,7 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	u->key = (struct spool_key){.job = r->id, .round = head->update.round, .plant = s->plant};
 	enum err err = spool_begin(e->spool, &u->key, r->plan->manifest, r->plan->config.norm_max, head->size,
 				   &head->digest, head->offset, &u->entry);
-	err = trouble_hide_file(err, spooling, TROUBLE_STORE);
+	err = engine_hide(e, r->id, err, spooling, trouble_hide_file);
 	if (err != ERR_OK) {
 		let_go(u);
 		return err;
@@ -109,7 +110,7 @@ enum err engine_upload_add(struct upload *u, const struct bytes *pieces, size_t 
 	u->seat->progress_ms = engine_monotonic_ms(e);
 	pthread_mutex_unlock(&e->lock);
 	TRY(err);
-	return trouble_hide_file(spool_add(u->entry, pieces, n), spooling, TROUBLE_STORE);
+	return engine_hide(e, u->run->id, spool_add(u->entry, pieces, n), spooling, trouble_hide_file);
 }
 
 void engine_upload_suspend(struct upload *u)
@@ -161,6 +162,7 @@ static void count(struct upload *u, const struct update_row *row, bool durable)
 		u->seat->place = row->place;
 		u->seat->verified = true;
 		r->bytes_up += row->size;
+		r->trouble[0] = '\0';
 		/* What it asks for is found by the thread, which looks at every open round. */
 		ENSURE(round_step(&r->round, ROUND_EVENT_ACCEPTED, row->time_ms, &action) == ERR_OK);
 		r->version++;
@@ -171,17 +173,32 @@ static void count(struct upload *u, const struct update_row *row, bool durable)
 	notices_send(&notices, e->config.db);
 }
 
-/* Bytes and row are durable, and the round knows. */
-static enum err write_down(struct upload *u, struct update_row *row)
+/* Bytes and row are durable. */
+static enum err store(struct upload *u, struct update_row *row)
 {
 	struct engine *e = u->engine;
-	TRY(begin_recording(u, &row->round));
+	TRY(engine_hide(e, row->job, spool_finish(u->entry, &row->norm), spooling, trouble_hide_file));
+	row->time_ms = engine_wall_ms(e);
 	enum err err = ledger_commit(e->ledger, row, spool_is_small(u->entry) ? u->entry : NULL);
+	/* A commit that failed may come back after a crash: only a refusal says that there is no row, and then the file goes. Unless the row
+	 * of the other one may be that file's. */
+	bool refused = err == ERR_STALE || err == ERR_DENIED || (err == ERR_DUPLICATE && spool_is_new(u->entry));
+	u->drop_file = refused && !spool_is_small(u->entry);
+	return engine_hide(e, row->job, err, "recording an update", trouble_hide_file);
+}
+
+/* And the round knows. */
+static enum err write_down(struct upload *u, struct update_row *row)
+{
+	enum err err = begin_recording(u, &row->round);
+	u->waits = err == ERR_UNAVAILABLE;
+	TRY(err);
+	err = store(u, row);
 	count(u, row, err == ERR_OK);
 	return err;
 }
 
-static enum err record(struct upload *u, double norm, struct wire_receipt *ret_receipt)
+static enum err record(struct upload *u, struct wire_receipt *ret_receipt)
 {
 	const struct wire_update_head *head = &u->head.update;
 	struct update_row row = {
@@ -191,35 +208,27 @@ static enum err record(struct upload *u, double norm, struct wire_receipt *ret_r
 		.size = u->head.size,
 		.digest = u->head.digest,
 		.samples = head->samples,
-		.norm = norm,
-		.time_ms = engine_wall_ms(u->engine),
 		.metrics = head->metrics,
 	};
 	memcpy(row.plant, u->seat->plant, sizeof row.plant);
-	enum err err = write_down(u, &row);
-	/* A commit that failed may come back after a crash: only a refusal says that there is no row, and then the file goes. Unless the row
-	 * of the other one may be that file's. */
-	bool refused = err == ERR_STALE || err == ERR_DENIED || (err == ERR_DUPLICATE && spool_is_new(u->entry));
-	if (!spool_is_small(u->entry) && refused)
-		u->drop_file = true;
-	TRY(trouble_hide_file(err, "recording an update", TROUBLE_STORE));
+	TRY(write_down(u, &row));
 	log_info("round",
 		 "accepted job=%" PRIu64 " round=%" PRIu32 " plant=%s samples=%" PRIu64 " norm=%.4g late=%" PRIu32,
-		 row.job, row.round, row.plant, row.samples, norm, row.round - row.base_round);
+		 row.job, row.round, row.plant, row.samples, row.norm, row.round - row.base_round);
 	engine_write_receipt(&u->head, row.time_ms, false, ret_receipt);
 	return ERR_OK;
 }
 
 enum err engine_upload_commit(struct upload *u, struct wire_receipt *ret_receipt)
 {
-	double norm;
 	enum err err = still_open(u);
 	if (err == ERR_OK)
-		err = trouble_hide_file(spool_finish(u->entry, &norm), spooling, TROUBLE_STORE);
-	if (err == ERR_OK)
-		err = record(u, norm, ret_receipt);
-	/* Finished or not: nothing of it stays that is not an .update or in a batch. */
-	spool_abort(u->entry);
+		err = record(u, ret_receipt);
+	/* The next round takes it: all of a large one is here already. Otherwise nothing of it stays that is not an .update or in a batch. */
+	if (u->waits)
+		spool_suspend(u->entry);
+	else
+		spool_abort(u->entry);
 	if (u->drop_file)
 		spool_remove(u->engine->spool, &u->key);
 	let_go(u);

@@ -147,6 +147,7 @@ void run_open_round(struct run *r, const struct round_row *row, struct blob *bas
 	r->todo = ROUND_NOTHING;
 	r->failed_tries = 0;
 	r->retry_at_ms = 0;
+	r->trouble[0] = '\0';
 }
 
 struct digest run_seal(const struct run *r)
@@ -389,6 +390,7 @@ void run_show(const struct run *r, struct wire_job *ret_job, struct wire_round *
 		.created_ms = (uint64_t)r->created_ms,
 	};
 	snprintf(ret_job->name, sizeof ret_job->name, "%s", r->name);
+	memcpy(ret_job->trouble, r->trouble, sizeof ret_job->trouble);
 	*ret_round = (struct wire_round){
 		.round = r->round.number,
 		.cohort = r->round.cohort,

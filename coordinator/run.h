@@ -67,6 +67,8 @@ struct run {
 	uint64_t next_model_size;
 	int64_t retry_at_ms; /* monotonic; after a failure */
 	unsigned failed_tries;
+	char trouble
+		[WIRE_REASON_SIZE]; /* "waiting: ...": what holds the round up, until the next success; "": nothing */
 };
 
 /* A job that has just been started. `cohort` as in db.h. Takes a share of `plan`. */

@@ -203,6 +203,7 @@ static enum err show_job(struct service *s, uint64_t id, struct buf *reply)
 	struct wire_job job;
 	TRY(db_job_get(s->federation->db, id, &row));
 	db_show_job(&row, &job);
+	engine_trouble(s->engine, id, job.trouble);
 	job.config = row.config; /* for packing only */
 	struct wire_jobs list = {.n = 1, .v = &job};
 	enum err err = wire_jobs_pack(&list, reply);
@@ -226,6 +227,7 @@ enum err service_list_jobs(void *ctx, const struct peer *peer, struct bytes requ
 	size_t room = DETAILS_BYTES;
 	for (size_t i = list.n; i-- > 0;) {
 		db_show_job(&rows[skip + i], &list.v[i]);
+		engine_trouble(s->engine, list.v[i].job, list.v[i].trouble);
 		make_room(list.v[i].reason, &room);
 	}
 	enum err err = wire_jobs_pack(&list, reply);

@@ -19,6 +19,9 @@
 
 enum { SPOOL_SMALL_MAX = 256 << 10 }; /* bytes of an update that is received into memory and shares a file */
 
+/* How every refusal for want of room begins. */
+#define SPOOL_FULL "the spool is full"
+
 struct spool_config {
 	uint64_t bytes_max; /* of all files, and of what is promised to updates on their way in; 0: no limit */
 	uint64_t free_min;  /* that stay free on the file system; 0: not asked */

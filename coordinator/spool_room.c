@@ -70,14 +70,13 @@ static enum err check_room(const struct spool *s, uint64_t size, uint64_t there,
 	const struct spool_config *c = &s->config;
 	if (c->bytes_max != 0 && (size > c->bytes_max || others > c->bytes_max - size))
 		return err_set(ERR_UNAVAILABLE,
-			       "the spool is full: %" PRIu64
-			       " bytes are in it or on their way, spool_bytes_max is %" PRIu64 "; try again later",
+			       SPOOL_FULL ": %" PRIu64 " bytes are in it or on their way, spool_bytes_max is %" PRIu64,
 			       others, c->bytes_max);
 	if (disk_free < c->free_min || disk_free - c->free_min < s->promised ||
 	    disk_free - c->free_min - s->promised < missing)
 		return err_set(ERR_UNAVAILABLE,
-			       "the spool is full: its disk has %" PRIu64 " bytes left, %" PRIu64
-			       " of them promised, and disk_free_min is %" PRIu64 "; try again later",
+			       SPOOL_FULL ": its disk has %" PRIu64 " bytes left, %" PRIu64
+					  " of them promised, and disk_free_min is %" PRIu64,
 			       disk_free, s->promised, c->free_min);
 	return ERR_OK;
 }

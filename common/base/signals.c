@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 static _Atomic int stop_asked;
@@ -48,10 +49,31 @@ static sigset_t waited_for(void)
 	return set;
 }
 
+/*
+ * On a thread that was there before signals_block(): libraries start some when they are loaded. It shall not have the signal, now or later:
+ * the mask that it goes on with has them, and the process gets the signal once more.
+ */
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+	int saved = errno;
+	ucontext_t *c = context;
+	(void)info;
+	sigaddset(&c->uc_sigmask, SIGINT);
+	sigaddset(&c->uc_sigmask, SIGTERM);
+	sigaddset(&c->uc_sigmask, SIGHUP);
+	kill(getpid(), number);
+	errno = saved;
+}
+
 void signals_block(void)
 {
 	sigset_t set = waited_for();
+	struct sigaction action = {.sa_sigaction = pass_on, .sa_flags = SA_SIGINFO | SA_RESTART, .sa_mask = set};
 	ENSURE(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
+	for (int number = 1; number < NSIG; number++) {
+		if (sigismember(&set, number) == 1)
+			ENSURE(sigaction(number, &action, NULL) == 0);
+	}
 	handle(SIGPIPE, SIG_IGN);
 }
 

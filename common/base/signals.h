@@ -11,8 +11,8 @@
 void signals_catch(void);
 bool signals_stop_asked(void);
 /*
- * For daemons with threads: block SIGINT, SIGTERM and SIGHUP in this and all later threads, and wait for one
- * (returns its number). SIGPIPE is ignored. SIGINT and SIGTERM also make signals_stop_asked() true.
+ * For daemons with threads: block SIGINT, SIGTERM and SIGHUP in this and all later threads (those that are there already,
+ * a library's, pass them on), and wait for one (returns its number). SIGPIPE is ignored. SIGINT and SIGTERM also make signals_stop_asked() true.
  */
 void signals_block(void);
 int signals_wait(void);

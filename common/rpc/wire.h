@@ -150,7 +150,8 @@ struct wire_job {
 	uint32_t round, rounds;
 	struct buf config; /* owned */
 	struct digest source, model;
-	char reason[WIRE_REASON_SIZE]; /* why it stopped or failed; "" otherwise */
+	char reason[WIRE_REASON_SIZE];  /* why it stopped or failed; "" otherwise */
+	char trouble[WIRE_REASON_SIZE]; /* "waiting: ..." when the round of a running job cannot go on; "" otherwise */
 };
 struct wire_jobs {
 	size_t n;

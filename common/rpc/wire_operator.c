@@ -82,6 +82,7 @@ static const struct wire_field job_fields[] = {
 	{FIELD(U64, Job, created_ms, wire_job, created_ms)},
 	{FIELD(U64, Job, ended_ms, wire_job, ended_ms)},
 	{FIELD_TEXT(TEXT, Job, reason, wire_job, reason)},
+	{FIELD_TEXT(TEXT, Job, trouble, wire_job, trouble)},
 };
 static const struct wire_shape job = {SHAPE(job, wire_job, job_fields)};
 static const struct wire_field jobs_fields[] = {

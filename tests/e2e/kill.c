@@ -241,6 +241,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: e2e-kill-tool FEDERATION-DIR KILLS SEED PLANT...\n");
 		return 2;
 	}
+	setlinebuf(stdout);
 	kills_wanted = (unsigned)strtoul(argv[2], NULL, 10);
 	rng_seed(&rng, strtoull(argv[3], NULL, 10));
 	add(argv[1], NULL);

@@ -7,6 +7,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/hansa-e2e.XXXXXX")
 cd "$work"
 pids=()
 
+clean_up() { :; } # a test may have more to undo
 finish() {
 	local code=$?
 	for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
@@ -15,6 +16,7 @@ finish() {
 		echo "--- failed; logs:"
 		tail -n 40 "$work"/*.log 2>/dev/null || true
 	fi
+	clean_up
 	[ -n "${HANSA_KEEP:-}" ] || rm -rf "$work"
 	exit $code
 }
@@ -99,6 +101,12 @@ start_coordinator() {
 	enrol_address=$(sed -E 's/.*enrol=([^ ]+).*/\1/' <<<"$line")
 	# A restart must be found at the same place.
 	sed -i -E "s|^#?listen:.*|listen: $main_address|; s|^#?enrol_listen:.*|enrol_listen: $enrol_address|" "$dir/hansad.yaml"
+}
+# set_key FEDERATION KEY VALUE: of the coordinator's settings, which is started anew with them.
+set_key() {
+	sed -i -E "s|^#?$2:.*|$2: $3|" "$1/hansad.yaml"
+	stop_coordinator
+	start_coordinator "$1"
 }
 has_lines() { [ "$(grep -c -- "$2" "$1" 2>/dev/null)" -ge "$3" ]; }
 stop_coordinator() {

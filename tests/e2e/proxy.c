@@ -42,7 +42,8 @@ struct line {
 
 static struct line lines[LINES_MAX];
 static struct thresholds up, down;
-static uint64_t total_up, total_down, n_lines, n_cuts, cuts_max = 1000, random_max, stall_at = UINT64_MAX, rate;
+static uint64_t total_up, total_down, n_lines, n_cuts, cuts_max = 1000, random_max, stall_at = UINT64_MAX, rate,
+						       owed_us;
 static int64_t stall_ms, delay_ms;
 static struct sockaddr_in target;
 static struct rng rng;
@@ -212,8 +213,10 @@ static void hold_up(size_t n)
 	}
 	if (delay_ms > 0)
 		clock_sleep_ms(delay_ms);
-	if (rate > 0)
-		clock_sleep_ms((int64_t)(1000 * (uint64_t)n / rate));
+	/* A piece takes less than a millisecond at the rates of interest: what is owed adds up. */
+	owed_us += rate > 0 ? 1000000 * (uint64_t)n / rate : 0;
+	clock_sleep_ms((int64_t)(owed_us / 1000));
+	owed_us %= 1000;
 }
 
 /* One piece in one direction. */

@@ -3,6 +3,7 @@
 #include "base/signals.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 
 static void first_asks(void)
@@ -44,6 +45,31 @@ static void waiting_gets_each(void)
 	_exit(signals_wait() == SIGINT ? 45 : 8);
 }
 
+static void *live_on(void *arg)
+{
+	while (arg == NULL)
+		pause();
+	return arg;
+}
+
+/* Libraries start threads when they are loaded: those have nothing blocked. */
+static void threads_from_before_pass_on(void)
+{
+	static const int numbers[] = {SIGHUP, SIGHUP, SIGTERM, SIGINT, SIGTERM};
+	pthread_t others[3];
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		if (pthread_create(&others[i], NULL, live_on, NULL) != 0)
+			_exit(9);
+	}
+	signals_block();
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		kill(getpid(), numbers[i]); /* nobody waits for it yet */
+		if (signals_wait() != numbers[i])
+			_exit(10);
+	}
+	_exit(46);
+}
+
 static void assert_exits(void (*fn)(void), int code)
 {
 	int status = status_of(fn);
@@ -58,6 +84,7 @@ static void test_signals(void **state)
 	assert_exits(second_ends, 128 + SIGINT);
 	assert_exits(pipe_does_not_kill, 43);
 	assert_exits(waiting_gets_each, 45);
+	assert_exits(threads_from_before_pass_on, 46);
 }
 
 int main(void)

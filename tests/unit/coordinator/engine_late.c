@@ -299,6 +299,51 @@ static void a_late_update_counts_in_the_open_round(void **state)
 	stage_report(&stage, "c", job, 3);
 }
 
+static uint64_t received(uint64_t job, const struct wire_head *head)
+{
+	struct wire_upload_offset_reply reply;
+	struct wire_upload_offset_request request = {
+		.job = job, .round = head->update.round, .digest = head->digest, .size = head->size};
+	engine_upload_offset(stage.engine, "c", &request, &reply);
+	return reply.offset;
+}
+
+/* A round is full and not yet closed: what is complete then is kept for the next one, and goes with the job. */
+static void what_comes_between_two_rounds_is_not_sent_again(void **state)
+{
+	(void)state;
+	struct bytes update;
+	struct wire_head head;
+	struct wire_receipt receipt;
+	uint64_t job = stage_start(&stage, "rounds: 3\nquorum: 1\ngoal: 2\nlate: carry\n");
+	struct upload *u = begin("c", job, 1, &update, &head);
+	assert_ok(stage_add(u, update));
+	stage_report(&stage, "a", job, 1);
+	stage_report(&stage, "b", job, 1);
+	assert_fails(engine_upload_commit(u, &receipt), ERR_UNAVAILABLE, "next round");
+	stage_settle(&stage);
+	assert_int_equal(received(job, &head), update.n);
+	head.offset = update.n;
+	assert_ok(engine_upload_begin(stage.engine, "c", &head, &u, &receipt));
+	assert_ok(engine_upload_commit(u, &receipt));
+	assert_int_equal(counted(job, 2, "c").base_round, 1);
+	stage_report(&stage, "a", job, 2);
+	stage_settle(&stage);
+	update_free(&update);
+	/* In the last round there is no next one. */
+	u = begin("c", job, 3, &update, &head);
+	assert_ok(stage_add(u, update));
+	stage_report(&stage, "a", job, 3);
+	stage_report(&stage, "b", job, 3);
+	assert_fails(engine_upload_commit(u, &receipt), ERR_UNAVAILABLE, "next round");
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, job).state, WIRE_JOB_DONE);
+	assert_fails(engine_upload_begin(stage.engine, "c", &head, &u, &receipt), ERR_STALE, "not open");
+	assert_int_equal(received(job, &head), 0);
+	assert_int_equal(spool_bytes(stage.engine->spool), 0);
+	update_free(&update);
+}
+
 static void the_wrong_base_is_refused_late_as_well(void **state)
 {
 	(void)state;
@@ -523,6 +568,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_grace_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(late_is_refused_unless_carried, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_late_update_counts_in_the_open_round, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_comes_between_two_rounds_is_not_sent_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_wrong_base_is_refused_late_as_well, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_late_is_too_late, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stream_goes_on_through_the_rounds, setup, teardown),
