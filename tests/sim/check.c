@@ -224,8 +224,7 @@ static void check_models(struct sim *s)
 {
 	for (size_t i = 0; i < s->book.n_models && s->violated == NULL; i++) {
 		struct model *m;
-		if (keep_needs_model(s, &s->book.models[i].digest) &&
-		    look_at_model(s, &s->book.models[i].digest, &m))
+		if (keep_needs_model(s, &s->book.models[i].digest) && look_at_model(s, &s->book.models[i].digest, &m))
 			model_free(m);
 	}
 }
@@ -244,6 +243,7 @@ static const struct {
 	{check_spool, 128, {[MOMENT_STEP] = true, [MOMENT_START] = true, [MOMENT_END] = true}},
 	{check_store, 128, {[MOMENT_STEP] = true, [MOMENT_START] = true, [MOMENT_END] = true}},
 	{check_store_clean, 1, {[MOMENT_START] = true, [MOMENT_END] = true}},
+	{check_open, 128, {[MOMENT_STEP] = true}},
 	{check_models, 1, {[MOMENT_END] = true}},
 	{check_kept, 1, {[MOMENT_START] = true, [MOMENT_END] = true}},
 	{check_rest, 1, {[MOMENT_IDLE] = true}},

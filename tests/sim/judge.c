@@ -187,7 +187,9 @@ errors book_judge(struct sim *s, const struct stream *t, bool *ret_repeats)
 	/* What counts is known by its digest, whatever base is claimed for it now. */
 	if (*ret_repeats) {
 		enum err flaw = running && is_of_age(j, head->update.round) ? judge_numbers(j, head) : ERR_OK;
-		return flaw == ERR_OK ? ONLY(ERR_OK) : present ? ONLY(flaw == ERR_STALE ? ERR_OK : flaw) : ONLY(ERR_OK) | ONLY(flaw);
+		return flaw == ERR_OK ? ONLY(ERR_OK)
+		       : present      ? ONLY(flaw == ERR_STALE ? ERR_OK : flaw)
+				      : ONLY(ERR_OK) | ONLY(flaw);
 	}
 	if (present) {
 		enum err flaw = judge_numbers(j, head);

@@ -128,8 +128,8 @@ static void calculate_again(struct sim *s, const struct book_job *j, uint32_t nu
 		sums_model(s, j, number, base->theta, contents, again);
 		if (look_at_model(s, &r->model, &made)) {
 			if (memcmp(made->theta, again, j->manifest->n_theta * sizeof *again) != 0)
-				sim_violated(s, "what is kept gives the same model again",
-					     "job %" PRIu64 " round %u", j->id, number);
+				sim_violated(s, "what is kept gives the same model again", "job %" PRIu64 " round %u",
+					     j->id, number);
 			cover("a round that is calculated again");
 			model_free(made);
 		}
@@ -146,6 +146,15 @@ static void check_round_kept(struct sim *s, const struct book_job *j, uint32_t n
 	for (uint32_t i = 0; i < s->n_plants; i++)
 		free(contents[i]);
 	free(contents);
+}
+
+void check_open(struct sim *s)
+{
+	for (size_t i = 1; i <= s->book.n_jobs && s->violated == NULL; i++) {
+		const struct book_job *j = s->book.jobs[i];
+		if (j->state == WIRE_JOB_RUNNING && j->rounds[j->round].counted > 0)
+			check_round_kept(s, j, j->round);
+	}
 }
 
 void check_kept(struct sim *s)

@@ -276,8 +276,8 @@ static void check_cohort(struct sim *s, const struct book_job *j, uint32_t numbe
 	}
 	if (v->plants != r->cohort || v->cohort.n != expected.n ||
 	    memcmp(buf_str(&v->cohort), buf_str(&expected), expected.n) != 0)
-		sim_violated(s, "the cohort is drawn from the job's enrolled plants", "job %" PRIu64 " round %u: %u instead of %u",
-			     j->id, number, v->plants, r->cohort);
+		sim_violated(s, "the cohort is drawn from the job's enrolled plants",
+			     "job %" PRIu64 " round %u: %u instead of %u", j->id, number, v->plants, r->cohort);
 	buf_deinit(&expected);
 }
 
@@ -341,7 +341,8 @@ static void end_job(struct sim *s, struct book_job *j, enum wire_job_state state
 static void resume_job(struct sim *s, struct book_job *j)
 {
 	if (!doubt_resumes(s, j->id) || j->state == WIRE_JOB_DONE)
-		sim_violated(s, "ended jobs stay ended", "job %" PRIu64 " was %s", j->id, wire_job_state_name(j->state));
+		sim_violated(s, "ended jobs stay ended", "job %" PRIu64 " was %s", j->id,
+			     wire_job_state_name(j->state));
 	sim_say(s, "job %" PRIu64 ": resumed", j->id);
 	j->state = WIRE_JOB_RUNNING;
 	j->failures = 0;

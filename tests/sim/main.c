@@ -123,8 +123,8 @@ static bool run_sabotaged(const struct arguments *a, uint64_t seed, const char *
 	if (result.sabotaged && result.violated == NULL)
 		printf("seed %" PRIu64 ": %s is not noticed\n", seed, a->sabotage);
 	else if (result.violated != NULL)
-		printf("seed %" PRIu64 ": %s: \"%s\": %s\n", seed, result.sabotaged ? a->sabotage : "nothing was done, and",
-		       result.violated, result.why);
+		printf("seed %" PRIu64 ": %s: \"%s\": %s\n", seed,
+		       result.sabotaged ? a->sabotage : "nothing was done, and", result.violated, result.why);
 	return result.sabotaged == (result.violated != NULL);
 }
 
@@ -144,7 +144,8 @@ static bool run_all_sabotaged(const struct arguments *a, const char *dir)
 static void print_usage(void)
 {
 	fprintf(stderr,
-		"usage: sim --seed N | --seeds A..B [--plants 1..%d] [--verbose] [--twice] [--cover] [--sabotage KIND]\n"
+		"usage: sim --seed N | --seeds A..B [--plants 1..%d] [--verbose] [--twice] [--cover] [--sabotage "
+		"KIND]\n"
 		"kinds:",
 		SIM_PLANTS_MAX);
 	for (size_t i = 0; sabotage_name(i) != NULL; i++)

@@ -84,7 +84,8 @@ static void unpack(struct sim *s, struct answer *a, struct bytes reply)
 			struct digest base = digest_of(buf_bytes(&task.base_content));
 			if (task.base_content.n > 0 &&
 			    (task.base_content.n != task.base_size || !digest_equal(&base, &task.base)))
-				sim_violated(s, "the base that comes with a task is its base", "job %" PRIu64, task.job);
+				sim_violated(s, "the base that comes with a task is its base", "job %" PRIu64,
+					     task.job);
 			cover(task.base_content.n > 0 ? "a base that comes with its task" : "a task without a base");
 			a->task = task;
 			a->task.config = a->task.manifest = a->task.base_content = (struct buf){0};
@@ -302,9 +303,9 @@ static void ask_offset(struct sim *s, struct stream *t)
 	t->asks = false;
 	t->head.offset = reply.offset;
 	t->at = (size_t)reply.offset;
-	cover(reply.offset == 0	 ? "an upload that has to begin at 0"
-	      : t->at == t->n	 ? "an upload that is there whole"
-				 : "an upload that goes on");
+	cover(reply.offset == 0 ? "an upload that has to begin at 0"
+	      : t->at == t->n   ? "an upload that is there whole"
+				: "an upload that goes on");
 }
 
 /* What is there of it: read by the oracle, before the coordinator does. */

@@ -77,8 +77,8 @@ static void write_rounds(struct sim *s, struct buf *out, uint64_t quorum, uint64
 			  rng_below(r, 1000), ANY(s, graces), ANY(s, keeps)) == ERR_OK);
 	if (asynchronous || rng_below(r, 8) == 0) {
 		cover("a job with late updates");
-		ENSURE(buf_printf(out, "late: carry\nlate_max: %" PRIu64 "\n%s", 1 + rng_below(r, 5), ANY(s, weights)) ==
-		       ERR_OK);
+		ENSURE(buf_printf(out, "late: carry\nlate_max: %" PRIu64 "\n%s", 1 + rng_below(r, 5),
+				  ANY(s, weights)) == ERR_OK);
 	}
 	ENSURE(buf_printf(out, "rounds: %" PRIu64 "\n", 1 + rng_below(r, asynchronous ? 10 : 4)) == ERR_OK);
 }

@@ -1,6 +1,6 @@
 /*
  * Mistakes made on purpose, behind the engine's back: an oracle that never finds anything proves nothing. Each kind is a table row; it strikes
- * once, as soon as there is something to strike at, and the run must end with a violation.
+ * as soon as there is something to strike at, and the run must end with a violation.
  */
 #include "sim/sim.h"
 
@@ -16,7 +16,8 @@ static const struct book_job *open_job(struct sim *s)
 	for (size_t i = 1; i <= s->book.n_jobs; i++) {
 		const struct book_job *j = s->book.jobs[i];
 		const struct book_round *r = &j->rounds[j->round];
-		if (j->state == WIRE_JOB_RUNNING && r->phase == ROUND_OPEN && r->counted > 0 && r->counted < r->goal)
+		if (j->state == WIRE_JOB_RUNNING && r->phase == ROUND_OPEN && r->counted >= r->quorum &&
+		    r->counted < r->goal && !j->stop_asked)
 			return j;
 	}
 	return NULL;
@@ -54,8 +55,8 @@ static bool change_rows(struct sim *s, const char *format)
 
 static bool drop_row(struct sim *s)
 {
-	return change_rows(s, "delete from contribution where rowid = (select rowid from contribution "
-			      "where job = J and round = R limit 1)");
+	return change_rows(s, "delete from contribution where job = J and round = R and plant = (select min(plant) "
+			      "from contribution where job = J and round = R)");
 }
 
 /* Under another name: the database itself takes no second one of the same. */
@@ -69,8 +70,8 @@ static bool count_twice(struct sim *s)
 
 static bool weigh_more(struct sim *s)
 {
-	return change_rows(s, "update contribution set samples = samples + 1 where rowid = (select rowid from "
-			      "contribution where job = J and round = R limit 1)");
+	return change_rows(s, "update contribution set samples = samples + 1 where job = J and round = R and plant = "
+			      "(select min(plant) from contribution where job = J and round = R)");
 }
 
 static bool seal_early(struct sim *s)
@@ -129,6 +130,7 @@ static bool flip_and_restart(struct sim *s)
 	return true;
 }
 
+/* A restart would clear it away. */
 static bool leave_file(struct sim *s)
 {
 	char folder[PATH_SIZE], path[PATH_SIZE];
@@ -177,17 +179,18 @@ static bool forge_model(struct sim *s)
 static const struct {
 	const char *name;
 	bool (*strike)(struct sim *s);
+	bool again; /* with every step */
 } kinds[] = {
-	{"drop-row", drop_row},
-	{"count-twice", count_twice},
-	{"weigh-more", weigh_more},
-	{"seal-early", seal_early},
-	{"revive-job", revive_job},
-	{"flip-update", flip_update},
-	{"flip-and-restart", flip_and_restart},
-	{"leave-file", leave_file},
-	{"lose-model", lose_model},
-	{"forge-model", forge_model},
+	{"drop-row", drop_row, false},
+	{"count-twice", count_twice, false},
+	{"weigh-more", weigh_more, false},
+	{"seal-early", seal_early, false},
+	{"revive-job", revive_job, false},
+	{"flip-update", flip_update, false},
+	{"flip-and-restart", flip_and_restart, false},
+	{"leave-file", leave_file, true},
+	{"lose-model", lose_model, false},
+	{"forge-model", forge_model, false},
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
@@ -196,13 +199,14 @@ const char *sabotage_name(size_t i)
 	return i < KINDS ? kinds[i].name : NULL;
 }
 
-bool sabotage_strikes(struct sim *s)
+void sabotage_strikes(struct sim *s)
 {
 	size_t i = 0;
 	while (strcmp(kinds[i].name, s->sabotage) != 0)
 		i++;
-	if (!kinds[i].strike(s))
-		return false;
-	sim_say(s, "sabotage: %s", s->sabotage);
-	return true;
+	if ((s->sabotaged && !kinds[i].again) || !kinds[i].strike(s))
+		return;
+	if (!s->sabotaged)
+		sim_say(s, "sabotage: %s", s->sabotage);
+	s->sabotaged = true;
 }

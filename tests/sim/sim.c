@@ -120,8 +120,8 @@ static void handle(struct sim *s, const struct event *e)
 	if (handlers[e->kind].owns)
 		free(e->data);
 	doubt_step(s);
-	if (s->sabotage != NULL && !s->sabotaged && s->host.up && !s->disk.tripped)
-		s->sabotaged = sabotage_strikes(s);
+	if (s->sabotage != NULL && s->host.up && !s->disk.tripped)
+		sabotage_strikes(s);
 	/* The disk has died in this step: the machine has, too. */
 	if (s->disk.tripped && s->host.up) {
 		look_at_database(s); /* what had become durable, at the time when it did */
@@ -215,7 +215,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
 	if (s->violated == NULL)
 		look_back(s);
 	sim_say(s, "%s after %" PRIu64 " events", s->violated == NULL ? "all is well" : s->violated, s->steps);
-	*ret_result = (struct sim_result){.violated = s->violated, .hash = trace_hash(), .steps = s->steps, .sabotaged = s->sabotaged};
+	*ret_result = (struct sim_result){
+		.violated = s->violated, .hash = trace_hash(), .steps = s->steps, .sabotaged = s->sabotaged};
 	memcpy(ret_result->why, s->why, sizeof s->why);
 	drop(s);
 	free(s);

@@ -136,8 +136,8 @@ void host_refuse(struct sim *s, const char *table);
 void host_quiet(struct sim *s, bool quiet); /* the disk does not fail while the simulator itself works on it */
 const char *host_spool(const struct sim *s, char out[PATH_SIZE]);
 void host_pump(struct sim *s, const struct event *e);
-void host_touch(struct sim *s);         /* something may have woken the engine's thread */
-bool host_failed(const struct sim *s);  /* the disk or the database, in this step */
+void host_touch(struct sim *s);        /* something may have woken the engine's thread */
+bool host_failed(const struct sim *s); /* the disk or the database, in this step */
 bool host_disk_failed(const struct sim *s);
 bool host_retries(const struct sim *s); /* the engine may be waiting to try something again */
 
@@ -280,8 +280,8 @@ struct book {
 	struct model *source; /* the shape of them all */
 	struct digest sources[SIM_SOURCES];
 };
-struct book_job *book_job(struct sim *s, uint64_t id);                             /* NULL */
-struct book_round *book_round(struct sim *s, uint64_t job, uint32_t number);       /* NULL */
+struct book_job *book_job(struct sim *s, uint64_t id);                       /* NULL */
+struct book_round *book_round(struct sim *s, uint64_t job, uint32_t number); /* NULL */
 bool book_carries(const struct book_job *j);
 /* The update of the plant that was made in round `made`, in whichever round it counts; NULL. *ret_round may be NULL. */
 const struct book_update *book_made(const struct book_job *j, uint32_t made, uint32_t who, uint32_t *ret_round);
@@ -304,7 +304,7 @@ void book_drop(struct sim *s);
 typedef uint32_t errors;
 #define ONLY(err) ((errors)1 << (err))
 errors book_judge(struct sim *s, const struct stream *t, bool *ret_repeats);
-errors book_judge_open(struct sim *s, const struct wire_head *head); /* may it go on? ONLY(ERR_OK): yes */
+errors book_judge_open(struct sim *s, const struct wire_head *head);            /* may it go on? ONLY(ERR_OK): yes */
 errors book_judge_piece(const struct sim *s, const struct stream *t, size_t n); /* the last n bytes that it has got */
 errors book_judge_end(struct sim *s, const struct stream *t);
 errors book_judge_report(struct sim *s, const struct report *r);
@@ -366,6 +366,7 @@ bool look_at_model(struct sim *s, const struct digest *d, struct model **ret_mod
 /* ---- what is kept (keep.c) ---- */
 
 void check_spool(struct sim *s);       /* every file has a reason */
+void check_open(struct sim *s);        /* what counts in rounds that are not over is as it was accepted */
 void check_kept(struct sim *s);        /* what is needed is there, and gives the same models again */
 void check_store(struct sim *s);       /* models that must be there are */
 void check_store_clean(struct sim *s); /* and after a start no others */
@@ -373,8 +374,8 @@ bool keep_needs_model(struct sim *s, const struct digest *d);
 
 /* ---- mistakes made on purpose (sabotage.c) ---- */
 
-const char *sabotage_name(size_t i); /* of the i-th kind; NULL: no more */
-bool sabotage_strikes(struct sim *s); /* after a step: true when it has done its work */
+const char *sabotage_name(size_t i);  /* of the i-th kind; NULL: no more */
+void sabotage_strikes(struct sim *s); /* after a step: when there is an occasion */
 
 /* ---- invariants (check.c) ---- */
 

@@ -101,7 +101,8 @@ struct digest sums_seal(struct sim *s, const struct book_job *j, uint32_t number
 		if (!u->counted)
 			continue;
 		digest_format(&u->digest, hex);
-		ENSURE(buf_printf(&text, "%s %s %llu", s->plants[who].name, hex, (unsigned long long)u->samples) == ERR_OK);
+		ENSURE(buf_printf(&text, "%s %s %llu", s->plants[who].name, hex, (unsigned long long)u->samples) ==
+		       ERR_OK);
 		if (u->base_round != number)
 			ENSURE(buf_printf(&text, " %lu", (unsigned long)u->base_round) == ERR_OK);
 		ENSURE(buf_printf(&text, "\n") == ERR_OK);
