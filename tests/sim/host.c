@@ -66,12 +66,14 @@ static enum err disk_hook(void *arg, enum file_op op, const char *path, size_t n
 {
 	struct sim *s = arg;
 	(void)path;
+	/* A dead one takes nothing at all; of the write that it dies in, a part. */
+	bool dead = s->disk.state == DISK_DEAD;
 	if (s->host.quiet > 0 || !fails(&s->disk))
 		return ERR_OK;
 	s->disk.failures++;
 	s->host.dirty = true;
 	s->host.failed_ms = s->now;
-	if (op == FILE_OP_WRITE)
+	if (op == FILE_OP_WRITE && !dead)
 		*ret_short = n / 2;
 	return ERR_IO;
 }
