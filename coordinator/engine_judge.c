@@ -210,7 +210,8 @@ enum err engine_judge(struct engine *e, const char *plant, const struct wire_hea
 	struct seat *s = NULL;
 	bool late = false, counts;
 	enum err err = claim(e, plant, head, &late, &r, &s, ret_receipt);
-	if (err == ERR_STALE || err == ERR_UNAVAILABLE) {
+	/* ERR_DUPLICATE: another update of the plant is in the open round, but this one may count in an earlier one. */
+	if (err == ERR_STALE || err == ERR_UNAVAILABLE || err == ERR_DUPLICATE) {
 		r = NULL;
 		s = NULL;
 		err = look_back(e, plant, head, err, &counts, ret_receipt);

@@ -102,13 +102,18 @@ void update_check_init(struct update_check *c, const struct manifest *m, double 
 	enter(c, 0);
 }
 
+static enum err too_long(const struct update_check *c)
+{
+	return err_set(ERR_SHAPE, "the update is longer than the %zu bytes of its manifest",
+		       manifest_update_bytes(c->m));
+}
+
 /* n whole elements. */
 static enum err scan(struct update_check *c, const uint8_t *p, size_t n)
 {
 	while (n > 0) {
 		if (c->tensor == c->m->n_tensors)
-			return err_set(ERR_SHAPE, "the update is longer than the %zu bytes of its manifest",
-				       manifest_update_bytes(c->m));
+			return too_long(c);
 		const struct manifest_tensor *t = &c->m->tensors[c->tensor];
 		size_t place = c->at - t->at, bad;
 		size_t k = n < t->n - place ? n : t->n - place;
@@ -140,6 +145,9 @@ static enum err feed(struct update_check *c, struct bytes piece)
 	}
 	TRY(scan(c, piece.p, piece.n / 4));
 	c->n_rest = piece.n % 4;
+	/* Who stores what has been checked has room for the manifest's bytes, and not for one more. */
+	if (c->n_rest > 0 && c->tensor == c->m->n_tensors)
+		return too_long(c);
 	if (c->n_rest > 0)
 		memcpy(c->rest, piece.p + piece.n - c->n_rest, c->n_rest);
 	return ERR_OK;

@@ -1,12 +1,9 @@
 /*
- * The oracle's record: what it has seen become durable, and from it what the engine may say. It is filled from acknowledgements and from the
- * database (check.c) and never asks the engine.
- *
- * Where more than one answer is right (a plant that was revoked may still be waited for, or not) the set says so.
+ * The oracle's record: what it has seen become durable. It is filled from acknowledgements and from the database (look.c) and never asks the
+ * engine.
  */
 #include "sim/sim.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +16,40 @@ struct book_round *book_round(struct sim *s, uint64_t job, uint32_t number)
 {
 	struct book_job *j = book_job(s, job);
 	return j != NULL && number >= 1 && number <= j->round ? &j->rounds[number] : NULL;
+}
+
+bool book_carries(const struct book_job *j)
+{
+	return j->config.late == JOB_LATE_CARRY;
+}
+
+const struct book_update *book_made(const struct book_job *j, uint32_t made, uint32_t who, uint32_t *ret_round)
+{
+	for (uint32_t k = made > 0 ? made : 1; k <= j->round; k++) {
+		const struct book_update *u = &j->rounds[k].updates[who];
+		if (!u->counted || u->base_round != made)
+			continue;
+		if (ret_round != NULL)
+			*ret_round = k;
+		return u;
+	}
+	return NULL;
+}
+
+uint32_t book_newer(const struct book_job *j, uint32_t number)
+{
+	uint32_t n = 0;
+	for (uint32_t k = number + 1; k <= j->round; k++)
+		n += j->rounds[k].phase == ROUND_COMMITTED;
+	return n;
+}
+
+bool book_keeps_updates(const struct book_job *j, uint32_t number)
+{
+	enum round_phase phase = j->rounds[number].phase;
+	if (phase < ROUND_COMMITTED)
+		return j->state == WIRE_JOB_RUNNING;
+	return phase == ROUND_COMMITTED && book_newer(j, number) < job_keep_updates(&j->config);
 }
 
 const float *book_model(const struct sim *s, const struct digest *d)
@@ -62,6 +93,30 @@ void book_start(struct sim *s, uint64_t id, const struct wire_start_job *request
 	}
 }
 
+/* The cohort is the beginning of a shuffle (Fisher and Yates, from the end) of the job's enrolled plants. */
+void book_draw(struct sim *s, const struct book_job *j, uint32_t number, bool *ret_invited)
+{
+	uint32_t *urn = mem_array(s->n_plants, sizeof *urn), n = 0;
+	struct rng r;
+	for (uint32_t i = 0; i < s->n_plants; i++) {
+		ret_invited[i] = false;
+		if (j->cohort[i] && s->plants[i].enrolled)
+			urn[n++] = i;
+	}
+	uint32_t asked = j->config.cohort == 0 || j->config.cohort >= n ? n : (uint32_t)j->config.cohort;
+	rng_stream(&r, (uint64_t)j->config.seed, "cohort", number);
+	for (uint32_t last = n; asked < n && last > 1; last--) {
+		uint32_t k = (uint32_t)rng_below(&r, last), drawn = urn[k];
+		urn[k] = urn[last - 1];
+		urn[last - 1] = drawn;
+	}
+	for (uint32_t i = 0; i < asked; i++)
+		ret_invited[urn[i]] = true;
+	if (asked < n)
+		cover("a round that asks some of the job's plants");
+	free(urn);
+}
+
 void book_open_round(struct sim *s, struct book_job *j, uint32_t number)
 {
 	ENSURE(number <= SIM_ROUNDS_MAX);
@@ -71,37 +126,43 @@ void book_open_round(struct sim *s, struct book_job *j, uint32_t number)
 	r->invited = mem_array(s->n_plants, sizeof *r->invited);
 	r->excused = mem_array(s->n_plants, sizeof *r->excused);
 	r->updates = mem_array(s->n_plants, sizeof *r->updates);
-	for (uint32_t i = 0; i < s->n_plants; i++) {
-		r->invited[i] = j->cohort[i] && s->plants[i].enrolled;
+	book_draw(s, j, number, r->invited);
+	for (uint32_t i = 0; i < s->n_plants; i++)
 		r->cohort += r->invited[i];
-	}
+	r->goal = j->config.goal != 0 && j->config.goal < r->cohort ? (uint32_t)j->config.goal : r->cohort;
+	r->grace_ms = j->config.grace;
 }
 
+/* In the present round, whichever it was made in. */
 void book_count(struct sim *s, const struct stream *t)
 {
-	struct book_round *r = book_round(s, t->head.update.job, t->head.update.round);
-	struct book_update *u = r != NULL ? &r->updates[t->who] : NULL;
-	if (u == NULL || u->counted) {
+	struct book_job *j = book_job(s, t->head.update.job);
+	struct book_round *r = &j->rounds[j->round];
+	struct book_update *u = &r->updates[t->who];
+	if (u->counted || book_made(j, t->head.update.round, t->who, NULL) != NULL) {
 		sim_violated(s, "none counts twice", "%s, job %llu round %lu", s->plants[t->who].name,
-			     (unsigned long long)t->head.update.job, (unsigned long)t->head.update.round);
+			     (unsigned long long)j->id, (unsigned long)j->round);
 		return;
 	}
 	*u = (struct book_update){.counted = true,
+				  .base_round = t->head.update.round,
 				  .digest = t->head.digest,
 				  .samples = t->head.update.samples,
 				  .time_ms = sim_wall(s),
-				  .content = mem_new(t->n),
-				  .n = t->n};
-	memcpy(u->content, t->content, t->n);
+				  .content = mem_new(t->n_got),
+				  .n = t->n_got};
+	memcpy(u->content, t->got, t->n_got);
 	r->counted++;
 }
 
-void book_discount(struct sim *s, const struct stream *t)
+struct book_update book_discount(struct sim *s, const struct stream *t)
 {
-	struct book_round *r = book_round(s, t->head.update.job, t->head.update.round);
-	free(r->updates[t->who].content);
+	struct book_job *j = book_job(s, t->head.update.job);
+	struct book_round *r = &j->rounds[j->round];
+	struct book_update u = r->updates[t->who];
 	r->updates[t->who] = (struct book_update){0};
 	r->counted--;
+	return u;
 }
 
 void book_revoked(struct sim *s, uint32_t who)
@@ -138,164 +199,4 @@ void book_drop(struct sim *s)
 		free(b->models[i].theta);
 	free(b->models);
 	model_free(b->source);
-}
-
-/* ---- what the engine may say ---- */
-
-/* A revoked plant is waited for only while its update is on its way in, and as long as there is no quorum without it. One that has been
- * enrolled again meanwhile may be or not. */
-bool book_is_full(const struct sim *s, const struct book_job *j, bool *ret_doubt)
-{
-	const struct book_round *r = &j->rounds[j->round];
-	bool doubt = false;
-	for (uint32_t i = 0; i < s->n_plants; i++) {
-		if (!r->invited[i] || r->updates[i].counted)
-			continue;
-		if (!r->excused[i])
-			return false;
-		doubt |= s->plants[i].enrolled || r->counted < r->quorum || net_uploading(s, i, j->id);
-	}
-	*ret_doubt = doubt;
-	return true;
-}
-
-errors book_judge_open(struct sim *s, const struct wire_head *head)
-{
-	const struct book_job *j = book_job(s, head->update.job);
-	bool doubt = false;
-	if (j == NULL || j->state != WIRE_JOB_RUNNING || head->update.round != j->round)
-		return ONLY(ERR_STALE);
-	const struct book_round *r = &j->rounds[j->round];
-	if (r->phase != ROUND_OPEN || sim_wall(s) >= r->deadline_ms)
-		return ONLY(ERR_STALE);
-	if (!book_is_full(s, j, &doubt))
-		return ONLY(ERR_OK);
-	return doubt ? ONLY(ERR_OK) | ONLY(ERR_STALE) : ONLY(ERR_STALE);
-}
-
-/* What is wrong with the head of an update for an open round; ERR_OK: nothing. */
-static enum err judge_numbers(const struct book_job *j, const struct book_round *r, const struct wire_head *head)
-{
-	const struct wire_update_head *u = &head->update;
-	if (!digest_equal(&u->base, &r->base))
-		return ERR_STALE;
-	if (!digest_equal(&u->manifest, &j->manifest->digest) || head->size != 4 * j->manifest->n_travel)
-		return ERR_SHAPE;
-	if (u->samples < 1 || u->samples > (1 << 20))
-		return ERR_LIMIT;
-	for (size_t i = 0; i < u->metrics.n; i++) {
-		if (!isfinite(u->metrics.v[i].value))
-			return ERR_NUMERIC;
-	}
-	return ERR_OK;
-}
-
-errors book_judge(struct sim *s, uint32_t who, const struct wire_head *head, bool *ret_repeats)
-{
-	const struct book_job *j = book_job(s, head->update.job);
-	const struct book_round *r = book_round(s, head->update.job, head->update.round);
-	const struct book_update *u = r != NULL ? &r->updates[who] : NULL;
-	*ret_repeats = u != NULL && u->counted && digest_equal(&u->digest, &head->digest);
-	if (!head->has_update || head->offset != 0)
-		return ONLY(ERR_MALFORMED);
-	if (j == NULL)
-		return ONLY(ERR_NOT_FOUND);
-	bool present = j->state == WIRE_JOB_RUNNING && head->update.round == j->round;
-	if (u != NULL && u->counted) {
-		enum err flaw = present ? judge_numbers(j, r, head) : ERR_OK;
-		/* What counts is known by its digest, whatever base is claimed for it now. */
-		if (*ret_repeats)
-			return flaw == ERR_STALE ? ONLY(ERR_OK) | ONLY(ERR_STALE) : ONLY(flaw);
-		return flaw != ERR_OK ? ONLY(flaw) : present ? ONLY(ERR_DUPLICATE) : ONLY(ERR_STALE);
-	}
-	errors open = book_judge_open(s, head);
-	if (!(open & ONLY(ERR_OK)))
-		return open;
-	enum err flaw = judge_numbers(j, r, head);
-	errors rest = open & ~ONLY(ERR_OK);
-	if (!r->invited[who])
-		return rest | ONLY(ERR_DENIED);
-	if (r->excused[who])
-		rest |= ONLY(ERR_DENIED);
-	if (flaw == ERR_OK && net_uploading(s, who, j->id))
-		flaw = ERR_UNAVAILABLE;
-	return rest | ONLY(flaw);
-}
-
-errors book_judge_piece(struct sim *s, struct stream *t, size_t n)
-{
-	const struct manifest *m = book_job(s, t->head.update.job)->manifest;
-	size_t from = t->at / 4, to = (t->at + n) / 4;
-	for (size_t i = from; i < to; i++) {
-		int32_t v;
-		uint32_t bits = 0;
-		for (int k = 3; k >= 0; k--)
-			bits = bits << 8 | t->content[4 * i + (size_t)k];
-		memcpy(&v, &bits, sizeof v);
-		if (i >= m->n_travel)
-			return ONLY(ERR_SHAPE);
-		if (v > (1 << 30) || v < -(1 << 30))
-			return ONLY(ERR_NUMERIC);
-	}
-	return ONLY(ERR_OK);
-}
-
-errors book_judge_end(struct sim *s, const struct stream *t)
-{
-	const struct book_job *j = book_job(s, t->head.update.job);
-	struct digest digest = digest_of(bytes_of(t->content, t->n));
-	if (t->n != 4 * j->manifest->n_travel)
-		return ONLY(ERR_SHAPE);
-	long double norm = sums_norm(j->manifest, t->content), most = (long double)j->config.norm_max;
-	errors right = digest_equal(&digest, &t->head.digest) ? ONLY(ERR_OK) : ONLY(ERR_MALFORMED);
-	/* What the disk did earlier may have left another update of this plant under its name. */
-	if (s->host.dirty)
-		right |= ONLY(ERR_DUPLICATE);
-	if (most > 0 && norm > most * (1 + 1e-9L))
-		return ONLY(ERR_LIMIT);
-	return most > 0 && norm > most * (1 - 1e-9L) ? right | ONLY(ERR_LIMIT) : right;
-}
-
-/* Is it a model of a job that the plant is in? */
-static bool owns(struct sim *s, uint32_t who, const struct digest *d)
-{
-	for (size_t i = 1; i <= s->book.n_jobs; i++) {
-		const struct book_job *j = s->book.jobs[i];
-		if (!j->cohort[who])
-			continue;
-		if (digest_equal(&j->source, d))
-			return true;
-		for (uint32_t k = 1; k <= j->round; k++) {
-			if (digest_equal(&j->rounds[k].base, d) || digest_equal(&j->rounds[k].model, d))
-				return true;
-		}
-	}
-	return false;
-}
-
-errors book_judge_report(struct sim *s, const struct report *r)
-{
-	const struct book_job *j = book_job(s, r->report.job);
-	if (j == NULL || !j->cohort[r->who])
-		return ONLY(ERR_NOT_FOUND);
-	if (r->report.round > j->round)
-		return ONLY(ERR_STALE);
-	return owns(s, r->who, &r->report.model) ? ONLY(ERR_OK) : ONLY(ERR_NOT_FOUND);
-}
-
-bool book_has_task(const struct sim *s, const struct book_job *j, uint32_t who, bool firmly)
-{
-	const struct book_round *r = &j->rounds[j->round];
-	bool open = j->state == WIRE_JOB_RUNNING && r->phase == ROUND_OPEN && !j->stop_asked;
-	return open && r->invited[who] && !r->updates[who].counted && sim_wall(s) < r->deadline_ms &&
-	       !(firmly && r->excused[who]);
-}
-
-const struct book_job *book_job_after(const struct sim *s, uint32_t who, uint64_t seen)
-{
-	for (uint64_t id = seen + 1; id <= s->book.n_jobs; id++) {
-		if (s->book.jobs[id]->cohort[who])
-			return s->book.jobs[id];
-	}
-	return NULL;
 }

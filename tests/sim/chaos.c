@@ -178,8 +178,13 @@ static void plan_jobs(struct sim *s)
 	for (uint64_t i = 0; i < jobs; i++)
 		sim_later(s, (int64_t)rng_below(&s->rng, i == 0 ? 2000 : CHAOS_MS), EVENT_OPERATOR, SIM_NOBODY,
 			  DEED_START, NULL);
+	for (uint64_t i = rng_below(&s->rng, 3); i > 0; i--) {
+		int64_t at = (int64_t)rng_below(&s->rng, CHAOS_MS);
+		sim_later(s, at, EVENT_OPERATOR, SIM_NOBODY, DEED_STOP, NULL);
+		sim_later(s, at + (int64_t)rng_below(&s->rng, 40000), EVENT_OPERATOR, SIM_NOBODY, DEED_RESUME, NULL);
+	}
 	for (uint64_t i = rng_below(&s->rng, 3); i > 0; i--)
-		sim_later(s, (int64_t)rng_below(&s->rng, CHAOS_MS), EVENT_OPERATOR, SIM_NOBODY, DEED_STOP, NULL);
+		sim_later(s, (int64_t)rng_below(&s->rng, CHAOS_MS), EVENT_OPERATOR, SIM_NOBODY, DEED_RESUME, NULL);
 	for (uint64_t i = rng_below(&s->rng, 4); i > 0; i--)
 		sim_later(s, (int64_t)rng_below(&s->rng, CHAOS_MS), EVENT_OPERATOR, SIM_NOBODY, DEED_WATCH, NULL);
 }

@@ -1,6 +1,6 @@
 /*
  * The invariants, in a table at the end: what is checked, and at which moments. What the database says is in look.c; here is the rest: the
- * spool, the memory, who waits, what is due, and that everything ends.
+ * memory, who waits, what is due, and that everything ends. The spool and the store are in keep.c.
  */
 #include "sim/sim.h"
 
@@ -47,50 +47,10 @@ void check_error(struct sim *s, const char *invariant, const char *what, enum er
 	}
 }
 
-/* ---- the spool ---- */
-
-struct spool_look {
-	struct sim *s;
-	size_t parts;
-};
-
-static enum err look_at_file(void *arg, const char *name)
+void check_operator_error(struct sim *s, const char *what, enum err got, errors right)
 {
-	struct spool_look *look = arg;
-	struct sim *s = look->s;
-	unsigned long long job = 0;
-	unsigned long round = 0;
-	char plant[64] = "";
-	if (strstr(name, ".part") != NULL) {
-		look->parts++;
-		return ERR_OK;
-	}
-	if (sscanf(name, "%llu-%lu-%63[^.]", &job, &round, plant) != 3) {
-		sim_violated(s, "the spool holds updates", "%s", name);
-		return ERR_OK;
-	}
-	const struct book_job *j = book_job(s, job);
-	uint32_t who = 0;
-	while (who < s->n_plants && strcmp(s->plants[who].name, plant) != 0)
-		who++;
-	bool present = j != NULL && j->state == WIRE_JOB_RUNNING && j->round == round && who < s->n_plants;
-	if (!present || !j->rounds[round].updates[who].counted)
-		sim_violated(s, "nothing stays in the spool that does not count", "%s", name);
-	return ERR_OK;
-}
-
-/* Where the disk has failed files may have stayed, until the next start. */
-static void check_files(struct sim *s)
-{
-	char path[PATH_SIZE];
-	struct spool_look look = {.s = s};
-	if (s->host.dirty)
-		return;
-	if (dir_each(path_join(path, s->host.dir, "spool"), look_at_file, &look) != ERR_OK)
-		sim_violated(s, "the spool can be read", "%s", err_text());
-	if (look.parts > net_open_uploads(s))
-		sim_violated(s, "nothing stays in the spool that does not count", "%zu parts of %zu uploads",
-			     look.parts, net_open_uploads(s));
+	if (got != ERR_IO || !host_failed(s))
+		check_error(s, "jobs are judged rightly", what, got, right);
 }
 
 /* ---- memory ---- */
@@ -113,19 +73,27 @@ static void check_idle_job(struct sim *s, const struct book_job *j, int64_t wait
 {
 	const struct book_round *r = &j->rounds[j->round];
 	int64_t left = r->deadline_ms - sim_wall(s);
+	int64_t flow_ms = INT64_MAX;
 	bool doubt;
+	if (left <= 0) {
+		left += r->grace_ms;
+		book_flowing(s, j, &flow_ms);
+		left = flow_ms < left ? flow_ms : left;
+		cover("a round that waits for what flows in");
+	}
 	if (r->phase != ROUND_OPEN)
 		sim_violated(s, "a sealed round goes on", "job %" PRIu64 " round %u is %s", j->id, j->round,
 			     round_phase_name(r->phase));
-	else if (left <= 0 || wait_ms > left)
-		sim_violated(s, "no round waits beyond its deadline",
-			     "job %" PRIu64 " round %u: %" PRId64 " ms left, "
-			     "sleeping for %" PRId64,
-			     j->id, j->round, left, wait_ms);
+	else if (book_is_over(s, j) || wait_ms > left)
+		sim_violated(s, "no round waits beyond its deadline and its grace",
+			     "job %" PRIu64 " round %u: %" PRId64 " ms left, sleeping for %" PRId64, j->id, j->round,
+			     left, wait_ms);
 	else if (j->stop_asked)
 		sim_violated(s, "a stopped job ends", "job %" PRIu64, j->id);
 	else if (book_is_full(s, j, &doubt) && !doubt)
 		sim_violated(s, "a full round is sealed", "job %" PRIu64 " round %u", j->id, j->round);
+	else if (r->counted < r->quorum && book_is_lost(s, j, &doubt) && !doubt)
+		sim_violated(s, "a round that is lost is given up", "job %" PRIu64 " round %u", j->id, j->round);
 }
 
 /* Somebody waits: is there nothing for it? A wall clock that has gone back since may have opened what had been passed over. */
@@ -209,7 +177,7 @@ void check_answer(struct sim *s, const struct call *c, const struct answer *a)
 
 static int64_t time_for(const struct book_job *j)
 {
-	return (j->config.rounds + 1) * j->config.failures_max * (j->config.deadline + 5000) + 150000;
+	return (j->config.rounds + 1) * j->config.failures_max * (j->config.deadline + j->config.grace + 5000) + 150000;
 }
 
 /* Once nothing goes wrong any more, everything comes to an end. */
@@ -223,7 +191,8 @@ static void check_life(struct sim *s)
 		if (j->state != WIRE_JOB_RUNNING)
 			continue;
 		running = true;
-		if (s->now - s->healed_ms > time_for(j))
+		int64_t since = j->resumed_ms > s->healed_ms ? j->resumed_ms : s->healed_ms;
+		if (s->now - since > time_for(j))
 			sim_violated(s, "every job ends", "job %" PRIu64 " round %u is %s", j->id, j->round,
 				     round_phase_name(j->rounds[j->round].phase));
 	}
@@ -250,16 +219,13 @@ static void check_rows(struct sim *s)
 	}
 }
 
+/* To the bit: each has the digest that its name says. */
 static void check_models(struct sim *s)
 {
-	for (size_t i = 1; i <= s->book.n_jobs; i++) {
-		const struct book_job *j = s->book.jobs[i];
-		for (uint32_t number = 1; number <= j->round && s->violated == NULL; number++) {
-			struct model *m;
-			if (j->rounds[number].phase == ROUND_COMMITTED &&
-			    look_at_model(s, &j->rounds[number].model, &m))
-				model_free(m);
-		}
+	for (size_t i = 0; i < s->book.n_models && s->violated == NULL; i++) {
+		struct model *m;
+		if (keep_needs_model(s, &s->book.models[i].digest) && look_at_model(s, &s->book.models[i].digest, &m))
+			model_free(m);
 	}
 }
 
@@ -274,11 +240,15 @@ static const struct {
 	{look_at_database, 1, {[MOMENT_STEP] = true, [MOMENT_IDLE] = true, [MOMENT_START] = true, [MOMENT_END] = true}},
 	{check_memory, 1, {[MOMENT_STEP] = true, [MOMENT_START] = true}},
 	{check_busy, 1, {[MOMENT_STEP] = true}},
-	{check_files, 128, {[MOMENT_STEP] = true, [MOMENT_START] = true, [MOMENT_END] = true}},
+	{check_spool, 128, {[MOMENT_STEP] = true, [MOMENT_START] = true, [MOMENT_END] = true}},
+	{check_store, 128, {[MOMENT_STEP] = true, [MOMENT_START] = true, [MOMENT_END] = true}},
+	{check_store_clean, 1, {[MOMENT_START] = true, [MOMENT_END] = true}},
+	{check_open, 128, {[MOMENT_STEP] = true}},
+	{check_models, 1, {[MOMENT_END] = true}},
+	{check_kept, 1, {[MOMENT_START] = true, [MOMENT_END] = true}},
 	{check_rest, 1, {[MOMENT_IDLE] = true}},
 	{check_waiting, 1, {[MOMENT_IDLE] = true}},
 	{check_rows, 1, {[MOMENT_START] = true, [MOMENT_END] = true}},
-	{check_models, 1, {[MOMENT_END] = true}},
 };
 
 void check(struct sim *s, enum moment moment)

@@ -3,8 +3,8 @@
  *
  * A crash: from one moment on every operation of the disk fails, whatever the code that is still running tries; what it then says reaches
  * nobody; its memory is thrown away, and another process opens the same folder. The moment is between two events, or in the middle of one
- * (DISK_ARMED: after so many operations). SQLite writes past the seam of base/file.h, but everything that the engine writes there after a
- * failed operation of its own would be its mistake, and shows as one.
+ * (DISK_ARMED: after so many operations, those of SQLite among them). What nobody has promised is not left alone by it: updates that were on
+ * their way in come back shorter, longer or garbled, and behind the last group of a batch there may be half of another one.
  */
 #include "sim/sim.h"
 
@@ -66,19 +66,37 @@ static enum err disk_hook(void *arg, enum file_op op, const char *path, size_t n
 {
 	struct sim *s = arg;
 	(void)path;
-	if (!fails(&s->disk))
+	/* A dead one takes nothing at all; of the write that it dies in, a part. */
+	bool dead = s->disk.state == DISK_DEAD;
+	if (s->host.quiet > 0 || !fails(&s->disk))
 		return ERR_OK;
 	s->disk.failures++;
 	s->host.dirty = true;
 	s->host.failed_ms = s->now;
-	if (op == FILE_OP_WRITE)
+	if (op == FILE_OP_WRITE && !dead)
 		*ret_short = n / 2;
 	return ERR_IO;
 }
 
+bool host_disk_failed(const struct sim *s)
+{
+	return s->disk.failures != s->host.failures_in_step;
+}
+
 bool host_failed(const struct sim *s)
 {
-	return s->disk.failures != s->host.failures_in_step || s->host.refuses != NULL;
+	return host_disk_failed(s) || s->host.refuses != NULL;
+}
+
+void host_quiet(struct sim *s, bool quiet)
+{
+	ENSURE(quiet || s->host.quiet > 0);
+	s->host.quiet += quiet ? 1 : -1u;
+}
+
+const char *host_spool(const struct sim *s, char out[PATH_SIZE])
+{
+	return path_join(out, s->host.dir, "spool");
 }
 
 bool host_retries(const struct sim *s)
@@ -101,11 +119,13 @@ void host_refuse(struct sim *s, const char *table)
 		"report",
 		"CREATE TRIGGER bad BEFORE INSERT ON report BEGIN SELECT abs(-9223372036854775808); END",
 	};
+	host_quiet(s, true);
 	must(sql_run(s->host.eye, "DROP TRIGGER IF EXISTS bad"));
 	for (size_t i = 0; table != NULL && i < sizeof triggers / sizeof triggers[0]; i += 2) {
 		if (strcmp(table, triggers[i]) == 0)
 			must(sql_run(s->host.eye, triggers[i + 1]));
 	}
+	host_quiet(s, false);
 	s->host.refuses = table;
 	s->host.dirty = true;
 	s->host.failed_ms = s->now;
@@ -166,12 +186,22 @@ static void publish(struct sim *s, struct store *store)
 	}
 }
 
+/* Small updates share a file, large ones have one each: in some runs all are small, in some none, and in some that changes. */
+static void choose_small(struct sim *s)
+{
+	static const uint64_t kinds[] = {SPOOL_SMALL_MAX, 1, 600};
+	uint64_t kind = rng_below(&s->rng, 4);
+	s->host.small_changes = kind == 3;
+	s->host.small_max = kinds[kind % 3];
+}
+
 void host_make(struct sim *s)
 {
 	char path[PATH_SIZE];
 	struct db *db;
 	struct sql *sql;
 	struct store *store;
+	choose_small(s);
 	empty(s->host.dir);
 	must(db_open(path_join(path, s->host.dir, "hansa.db"), &db));
 	must(sql_open(path, &sql));
@@ -227,6 +257,7 @@ static enum err open_all(struct sim *s)
 		.store = h->store,
 		.registry = h->registry,
 		.upload_bytes_max = 1 << 20,
+		.spool = {.small_max = h->small_max},
 		.hold_ms = SIM_HOLD_MS,
 		.wall_ms = host_wall_now,
 		.monotonic_ms = host_monotonic_now,
@@ -243,6 +274,9 @@ void host_start(struct sim *s)
 	h->failed_ms = 0;
 	h->busy = 0;
 	h->data_version = -1;
+	h->opening = true;
+	if (h->small_changes)
+		h->small_max = rng_below(&s->rng, 2) == 0 ? SPOOL_SMALL_MAX : 1;
 	enum err err = open_all(s);
 	sim_say(s, "coordinator: start %u: %s", h->life, err_name(err));
 	if (err != ERR_OK) {
@@ -260,11 +294,78 @@ void host_start(struct sim *s)
 		host_refuse(s, NULL);
 	h->pump_at = INT64_MAX;
 	host_touch(s);
+	if (!s->disk.tripped)
+		look_at_database(s);
+	h->opening = false;
+	doubt_clear(s);
 	/* A stop is a call: who made it has no answer, and this coordinator has not heard of it. */
 	for (size_t i = 1; i <= s->book.n_jobs; i++)
 		s->book.jobs[i]->stop_asked &= s->book.jobs[i]->state != WIRE_JOB_RUNNING;
 	if (!s->disk.tripped)
 		check(s, MOMENT_START);
+}
+
+/* ---- what a crash does to files ---- */
+
+static void write_tail(struct sim *s, struct file *f, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint8_t byte = (uint8_t)rng_below(&s->rng, 256);
+		must(file_write(f, &byte, 1));
+	}
+}
+
+static void damage_part(struct sim *s, const char *path, const char *name)
+{
+	static const char *const kinds[] = {"a part that a crash shortens", "a part that a crash lengthens",
+					    "a part that a crash garbles"};
+	struct buf content;
+	struct file *f;
+	must(file_read(path, 1 << 20, &content));
+	size_t kind = (size_t)rng_below(&s->rng, 3), n = content.n;
+	if (kind == 0 && n > 0)
+		n = (size_t)rng_below(&s->rng, n);
+	if (kind == 2 && n > 0)
+		content.p[rng_below(&s->rng, n)] ^= (uint8_t)(1u << rng_below(&s->rng, 8));
+	must(file_create(path, 0600, &f));
+	must(file_write(f, content.p, n));
+	if (kind == 1)
+		write_tail(s, f, 1 + (size_t)rng_below(&s->rng, 900));
+	file_close(f);
+	buf_deinit(&content);
+	sim_say(s, "disk: %s: %s", name, kinds[kind]);
+	cover(kinds[kind]);
+}
+
+static enum err damage_file(void *arg, const char *name)
+{
+	struct sim *s = arg;
+	char folder[PATH_SIZE], path[PATH_SIZE];
+	struct file *f;
+	bool part = strstr(name, ".part") != NULL, batch = strstr(name, ".batch") != NULL;
+	path_join(path, host_spool(s, folder), name);
+	if (part && rng_below(&s->rng, 3) == 0)
+		damage_part(s, path, name);
+	if (batch && rng_below(&s->rng, 4) == 0) {
+		cover("a batch with half a group at its end");
+		must(file_append_open(path, 0600, &f));
+		write_tail(s, f, 1 + (size_t)rng_below(&s->rng, 900));
+		file_close(f);
+	}
+	return ERR_OK;
+}
+
+static void damage(struct sim *s)
+{
+	char folder[PATH_SIZE];
+	cover_expect("a part that a crash shortens");
+	cover_expect("a part that a crash lengthens");
+	cover_expect("a part that a crash garbles");
+	cover_expect("a batch with half a group at its end");
+	host_quiet(s, true);
+	if (file_exists(host_spool(s, folder)))
+		must(dir_each(folder, damage_file, s));
+	host_quiet(s, false);
 }
 
 void host_crash(struct sim *s, const char *how)
@@ -276,6 +377,7 @@ void host_crash(struct sim *s, const char *how)
 	close_all(s);
 	s->disk.state = DISK_GOOD;
 	s->disk.tripped = false;
+	damage(s);
 	sim_later(s, (int64_t)rng_below(&s->rng, 20000), EVENT_OPEN, SIM_NOBODY, 0, NULL);
 }
 

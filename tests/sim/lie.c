@@ -128,6 +128,11 @@ static void odd_offset(struct sim *s, struct stream *t)
 	t->head.offset = 1 + rng_below(&s->rng, t->n);
 }
 
+static void far_offset(struct sim *s, struct stream *t)
+{
+	t->head.offset = t->head.size + 1 + rng_below(&s->rng, 1000);
+}
+
 /* Not over the range of a value, but over every norm_max. */
 static void huge_norm(struct sim *s, struct stream *t)
 {
@@ -161,6 +166,7 @@ static const struct {
 	{"lie: an infinite metric", endless_metric, false},
 	{"lie: no head", no_head, false},
 	{"lie: an offset", odd_offset, false},
+	{"lie: an offset behind the end", far_offset, false},
 	{"lie: a huge norm", huge_norm, true},
 };
 enum { LIES = sizeof lies / sizeof lies[0] };
@@ -170,14 +176,14 @@ static void send_old(struct sim *s, uint32_t who, const struct book_job *j)
 {
 	uint32_t round = 1 + (uint32_t)rng_below(&s->rng, j->round);
 	bool other = rng_below(&s->rng, 2) == 0;
-	const struct book_update *u = &j->rounds[round].updates[who];
-	/* Of a round in which nothing of the plant counts it would be an honest update. */
-	if (round == j->round && !u->counted)
+	const struct book_update *u = book_made(j, round, who, NULL);
+	/* Of a round of which nothing of the plant counts it would be an honest update. */
+	if (u == NULL && (round == j->round || book_carries(j)))
 		return;
 	struct stream *t =
 		plant_stream(s, who, j->id, round, other ? s->plants[who].variant + 1000 : s->plants[who].variant);
 	t->lie = other ? "lie: another update than the one that counts" : "lie: an old update";
-	if (u->counted && digest_equal(&u->digest, &t->head.digest))
+	if (u != NULL && digest_equal(&u->digest, &t->head.digest))
 		t->lie = "lie: the same once more";
 	net_upload(s, t);
 }

@@ -22,8 +22,8 @@ struct job_view {
 struct round_view {
 	enum round_phase phase;
 	struct digest base, seal, model;
-	uint32_t plants, quorum, counted;
-	int64_t opened_ms, deadline_ms;
+	uint32_t plants, quorum, goal, counted;
+	int64_t opened_ms, deadline_ms, grace_ms;
 	struct buf cohort; /* owned */
 };
 
@@ -78,8 +78,8 @@ static bool view_round(struct sim *s, uint64_t job, uint32_t number, struct roun
 {
 	struct query *q = sql_query(
 		s->host.eye, "SELECT phase, base, seal, model, plants, quorum, opened_ms, deadline_ms, cohort, "
-			     "(SELECT count(*) FROM contribution c WHERE c.job = round.job AND c.round = number) "
-			     "FROM round WHERE job = ? AND number = ?");
+			     "(SELECT count(*) FROM contribution c WHERE c.job = round.job AND c.round = number), "
+			     "goal, grace_ms FROM round WHERE job = ? AND number = ?");
 	sql_bind_int(q, (int64_t)job);
 	sql_bind_int(q, number);
 	bool found = sql_next(q);
@@ -94,6 +94,8 @@ static bool view_round(struct sim *s, uint64_t job, uint32_t number, struct roun
 			.opened_ms = sql_int(q, 6),
 			.deadline_ms = sql_int(q, 7),
 			.counted = (uint32_t)sql_int(q, 9),
+			.goal = (uint32_t)sql_int(q, 10),
+			.grace_ms = sql_int(q, 11),
 		};
 		db_buf(q, 8, DB_COHORT_MAX, &out->cohort);
 	}
@@ -122,7 +124,7 @@ void look_at_rows(struct sim *s, const struct book_job *j, uint32_t number)
 		const struct update_row *row = k < n ? &rows[k++] : NULL;
 		if (row == NULL || strcmp(row->plant, s->plants[who].name) != 0 ||
 		    !digest_equal(&row->digest, &u->digest) || row->samples != u->samples || row->size != u->n ||
-		    row->time_ms != u->time_ms)
+		    row->time_ms != u->time_ms || row->base_round != u->base_round)
 			sim_violated(s, "no acknowledged update is lost", "job %" PRIu64 " round %u: that of %s", j->id,
 				     number, s->plants[who].name);
 		if (!r->invited[who])
@@ -144,15 +146,25 @@ static void check_seal(struct sim *s, const struct book_job *j, uint32_t number,
 	if (r->counted < r->quorum || v->counted < r->quorum)
 		sim_violated(s, "a round is sealed with a quorum", "job %" PRIu64 " round %u: %u of %u", j->id, number,
 			     v->counted, r->quorum);
-	if (!book_is_full(s, j, &doubt) && sim_wall(s) < r->deadline_ms)
+	bool full = book_is_full(s, j, &doubt);
+	if (!full && !book_is_over(s, j))
 		sim_violated(s, "a round is not sealed early",
-			     "job %" PRIu64 " round %u: %u updates, %" PRId64 " ms before its deadline", j->id, number,
-			     r->counted, r->deadline_ms - sim_wall(s));
-	struct digest seal = sums_seal(s, r);
+			     "job %" PRIu64 " round %u: %u updates of %u, %" PRId64 " ms before its deadline", j->id,
+			     number, r->counted, r->goal, r->deadline_ms - doubt_wall(s));
+	if (r->counted > r->goal)
+		sim_violated(s, "a round closes with its goal", "job %" PRIu64 " round %u: %u of %u", j->id, number,
+			     r->counted, r->goal);
+	struct digest seal = sums_seal(s, j, number);
 	if (!digest_equal(&seal, &v->seal))
 		sim_violated(s, "the seal is of what counts", "job %" PRIu64 " round %u", j->id, number);
 	look_at_rows(s, j, number);
 	cover(r->counted < r->cohort ? "a round with some of its plants" : "a round with all of its plants");
+	cover_expect("a round that its goal closes before its cohort has come");
+	cover_expect("a round that has waited beyond its deadline");
+	if (full && r->goal < r->cohort)
+		cover("a round that its goal closes before its cohort has come");
+	if (!full && doubt_wall(s) >= r->deadline_ms + 1000)
+		cover("a round that has waited beyond its deadline");
 }
 
 bool look_at_model(struct sim *s, const struct digest *d, struct model **ret_model)
@@ -172,7 +184,9 @@ static void check_model(struct sim *s, struct book_job *j, uint32_t number, cons
 	size_t n = j->manifest->n_theta;
 	float *expected = mem_array(n, sizeof *expected);
 	struct model *made;
-	sums_model(s, j, &j->rounds[number], expected);
+	const float *base = book_model(s, &j->rounds[number].base);
+	ENSURE(base != NULL);
+	sums_model(s, j, number, base, NULL, expected);
 	if (look_at_model(s, &v->model, &made)) {
 		if (made->n_theta != n || memcmp(made->theta, expected, n * sizeof *expected) != 0)
 			sim_violated(s, "the model is that of the sealed updates", "job %" PRIu64 " round %u", j->id,
@@ -186,7 +200,11 @@ static void check_model(struct sim *s, struct book_job *j, uint32_t number, cons
 static void check_abandoned(struct sim *s, struct book_job *j, uint32_t number)
 {
 	const struct book_round *r = &j->rounds[number];
-	bool late = r->phase == ROUND_OPEN && sim_wall(s) >= r->deadline_ms && r->counted < r->quorum;
+	bool doubt, over = book_is_over(s, j) || book_is_lost(s, j, &doubt);
+	bool late = r->phase == ROUND_OPEN && r->counted < r->quorum && over;
+	cover_expect("a round that is given up because plants were revoked");
+	if (late && !book_is_over(s, j))
+		cover("a round that is given up because plants were revoked");
 	/* A stopped job does not wait for a disk. */
 	bool stopped = j->stop_asked && (r->phase == ROUND_OPEN || s->host.dirty);
 	if (!late && !stopped)
@@ -196,10 +214,10 @@ static void check_abandoned(struct sim *s, struct book_job *j, uint32_t number)
 	cover("a round that is abandoned");
 }
 
+/* AGGREGATED is a matter of memory: round.c. */
 static const bool possible[ROUND_PHASE_COUNT][ROUND_PHASE_COUNT] = {
 	[ROUND_OPEN] = {[ROUND_OPEN] = true, [ROUND_SEALED] = true, [ROUND_ABANDONED] = true},
-	[ROUND_SEALED] = {[ROUND_SEALED] = true, [ROUND_AGGREGATED] = true, [ROUND_ABANDONED] = true},
-	[ROUND_AGGREGATED] = {[ROUND_AGGREGATED] = true, [ROUND_COMMITTED] = true},
+	[ROUND_SEALED] = {[ROUND_SEALED] = true, [ROUND_COMMITTED] = true, [ROUND_ABANDONED] = true},
 	[ROUND_COMMITTED] = {[ROUND_COMMITTED] = true},
 	[ROUND_ABANDONED] = {[ROUND_ABANDONED] = true},
 };
@@ -210,6 +228,8 @@ static void advance(struct sim *s, struct book_job *j, uint32_t number, const st
 	if (!possible[r->phase][v->phase])
 		sim_violated(s, "phases go forward, one by one", "job %" PRIu64 " round %u: %s, then %s", j->id, number,
 			     round_phase_name(r->phase), round_phase_name(v->phase));
+	if (v->counted == r->counted + 1)
+		doubt_take_update(s, j->id, number);
 	if (v->counted != r->counted)
 		sim_violated(s, "what counts is what was accepted", "job %" PRIu64 " round %u: %u rows instead of %u",
 			     j->id, number, v->counted, r->counted);
@@ -223,7 +243,7 @@ static void advance(struct sim *s, struct book_job *j, uint32_t number, const st
 	chaos_ambush(s, j->id);
 	if (v->phase == ROUND_SEALED)
 		check_seal(s, j, number, v);
-	else if (v->phase == ROUND_AGGREGATED)
+	else if (v->phase == ROUND_COMMITTED)
 		check_model(s, j, number, v);
 	else if (v->phase == ROUND_ABANDONED)
 		check_abandoned(s, j, number);
@@ -256,8 +276,8 @@ static void check_cohort(struct sim *s, const struct book_job *j, uint32_t numbe
 	}
 	if (v->plants != r->cohort || v->cohort.n != expected.n ||
 	    memcmp(buf_str(&v->cohort), buf_str(&expected), expected.n) != 0)
-		sim_violated(s, "the cohort is the job's enrolled plants", "job %" PRIu64 " round %u: %u instead of %u",
-			     j->id, number, v->plants, r->cohort);
+		sim_violated(s, "the cohort is drawn from the job's enrolled plants",
+			     "job %" PRIu64 " round %u: %u instead of %u", j->id, number, v->plants, r->cohort);
 	buf_deinit(&expected);
 }
 
@@ -271,17 +291,21 @@ static void open_round(struct sim *s, struct book_job *j, uint32_t number)
 	if (!digest_equal(&v.base, base))
 		sim_violated(s, "a round begins where the last one ended", "job %" PRIu64 " round %u", j->id, number);
 	if (v.quorum != (uint32_t)j->config.quorum || v.deadline_ms - v.opened_ms != j->config.deadline ||
-	    v.opened_ms != sim_wall(s))
+	    v.opened_ms != doubt_wall(s) || v.grace_ms != j->config.grace)
 		sim_violated(s, "a round is as its job says", "job %" PRIu64 " round %u", j->id, number);
 	if (j->stop_asked || j->failures >= j->config.failures_max || j->committed >= j->config.rounds)
 		sim_violated(s, "a job that is over opens no round", "job %" PRIu64 " round %u", j->id, number);
 	book_open_round(s, j, number);
 	struct book_round *r = &j->rounds[number];
+	if (v.goal != r->goal)
+		sim_violated(s, "a round is as its job says", "job %" PRIu64 " round %u: goal %u instead of %u", j->id,
+			     number, v.goal, r->goal);
 	r->base = v.base;
 	r->quorum = v.quorum;
 	r->opened_ms = v.opened_ms;
 	r->deadline_ms = v.deadline_ms;
-	sim_say(s, "job %" PRIu64 " round %u: open for %u plants, quorum %u", j->id, number, r->cohort, r->quorum);
+	sim_say(s, "job %" PRIu64 " round %u: open for %u plants, quorum %u, goal %u", j->id, number, r->cohort,
+		r->quorum, r->goal);
 	check_cohort(s, j, number, &v);
 	advance(s, j, number, &v);
 	buf_deinit(&v.cohort);
@@ -314,16 +338,32 @@ static void end_job(struct sim *s, struct book_job *j, enum wire_job_state state
 	j->state = state;
 }
 
+static void resume_job(struct sim *s, struct book_job *j)
+{
+	if (!doubt_resumes(s, j->id) || j->state == WIRE_JOB_DONE)
+		sim_violated(s, "ended jobs stay ended", "job %" PRIu64 " was %s", j->id,
+			     wire_job_state_name(j->state));
+	sim_say(s, "job %" PRIu64 ": resumed", j->id);
+	j->state = WIRE_JOB_RUNNING;
+	j->failures = 0;
+	j->stop_asked = false;
+	j->resumed_ms = s->now;
+	j->resumes++;
+}
+
 static void look_at_job(struct sim *s, const struct job_view *v)
 {
 	if (v->id > s->book.n_jobs) {
-		if (s->starting == NULL || v->id != s->book.n_jobs + 1) {
+		const struct wire_start_job *start = s->starting != NULL ? s->starting : doubt_take_start(s);
+		if (start == NULL || v->id != s->book.n_jobs + 1) {
 			sim_violated(s, "jobs come from operators", "job %" PRIu64, v->id);
 			return;
 		}
-		book_start(s, v->id, s->starting);
+		book_start(s, v->id, start);
 	}
 	struct book_job *j = s->book.jobs[v->id];
+	if (j->state != WIRE_JOB_RUNNING && v->state == WIRE_JOB_RUNNING)
+		resume_job(s, j);
 	while (s->violated == NULL && j->round < v->round) {
 		if (j->round > 0)
 			look_at_round(s, j, j->round);
@@ -353,6 +393,9 @@ void look_at_database(struct sim *s)
 	if (!looked(s, q) || version == s->host.data_version)
 		return;
 	s->host.data_version = version;
+	/* What has been written now lies over what had failed before. */
+	if (!s->host.opening && !host_disk_failed(s))
+		doubt_clear(s);
 	size_t n = view_jobs(s, views);
 	for (size_t i = 0; i < n && s->violated == NULL; i++)
 		look_at_job(s, &views[i]);

@@ -2,6 +2,7 @@
  * sim --seed N [--plants P] [--verbose]     one run; --verbose prints everything that happens
  * sim --seeds A..B [--twice] [--cover]      many; --twice: each two times, with the same trace; --cover: whatever the simulator can do must
  *                                           have happened
+ * sim --seeds A..B --sabotage KIND          mistakes on purpose: each must be noticed, and there must be an occasion for one
  * A violation prints the seed, the invariant and the last events; the exit code is 1 then.
  */
 #include "sim/sim.h"
@@ -18,6 +19,7 @@ struct arguments {
 	uint64_t first, last;
 	uint32_t plants;
 	bool verbose, twice, covers;
+	const char *sabotage; /* NULL: none */
 };
 
 static bool read_number(const char *text, uint64_t *ret_number, const char **ret_end)
@@ -28,6 +30,15 @@ static bool read_number(const char *text, uint64_t *ret_number, const char **ret
 	*ret_number = strtoull(text, &end, 10);
 	*ret_end = end;
 	return true;
+}
+
+static const char *find_sabotage(const char *name)
+{
+	for (size_t i = 0; name != NULL && sabotage_name(i) != NULL; i++) {
+		if (strcmp(sabotage_name(i), name) == 0)
+			return sabotage_name(i);
+	}
+	return NULL;
 }
 
 static bool read_arguments(int argc, char **argv, struct arguments *a)
@@ -42,6 +53,8 @@ static bool read_arguments(int argc, char **argv, struct arguments *a)
 			a->twice = true;
 		} else if (strcmp(argv[i], "--cover") == 0) {
 			a->covers = true;
+		} else if (strcmp(argv[i], "--sabotage") == 0 && (a->sabotage = find_sabotage(value)) != NULL) {
+			i++;
 		} else if (strcmp(argv[i], "--seed") == 0 && read_number(value, &n, &end) && *end == '\0') {
 			a->first = a->last = n;
 			i++;
@@ -99,24 +112,64 @@ static bool run_one(const struct arguments *a, uint64_t seed, const char *dir, u
 	return false;
 }
 
+/* *ret_struck: there was an occasion. */
+static bool run_sabotaged(const struct arguments *a, uint64_t seed, const char *dir, bool *ret_struck)
+{
+	struct sim_options options = {
+		.seed = seed, .plants = a->plants, .verbose = a->verbose, .dir = dir, .sabotage = a->sabotage};
+	struct sim_result result;
+	sim_run(&options, &result);
+	*ret_struck = result.sabotaged;
+	if (result.sabotaged && result.violated == NULL)
+		printf("seed %" PRIu64 ": %s is not noticed\n", seed, a->sabotage);
+	else if (result.violated != NULL)
+		printf("seed %" PRIu64 ": %s: \"%s\": %s\n", seed,
+		       result.sabotaged ? a->sabotage : "nothing was done, and", result.violated, result.why);
+	return result.sabotaged == (result.violated != NULL);
+}
+
+static bool run_all_sabotaged(const struct arguments *a, const char *dir)
+{
+	bool well = true, any = false;
+	for (uint64_t seed = a->first; well && seed <= a->last; seed++) {
+		bool struck;
+		well = run_sabotaged(a, seed, dir, &struck);
+		any |= struck;
+	}
+	if (well && !any)
+		printf("there was no occasion for %s\n", a->sabotage);
+	return well && any;
+}
+
+static void print_usage(void)
+{
+	fprintf(stderr,
+		"usage: sim --seed N | --seeds A..B [--plants 1..%d] [--verbose] [--twice] [--cover] [--sabotage "
+		"KIND]\n"
+		"kinds:",
+		SIM_PLANTS_MAX);
+	for (size_t i = 0; sabotage_name(i) != NULL; i++)
+		fprintf(stderr, " %s", sabotage_name(i));
+	fprintf(stderr, "\n");
+}
+
 int main(int argc, char **argv)
 {
 	struct arguments a;
 	if (!read_arguments(argc, argv, &a)) {
-		fprintf(stderr, "usage: sim --seed N | --seeds A..B [--plants 1..%d] [--verbose] [--twice] [--cover]\n",
-			SIM_PLANTS_MAX);
+		print_usage();
 		return 2;
 	}
 	char *dir = make_folder();
 	int64_t began = clock_monotonic_ms();
 	uint64_t steps = 0, n = 0;
-	bool well = true;
-	for (uint64_t seed = a.first; well && seed <= a.last; seed++, n++)
+	bool well = a.sabotage == NULL || run_all_sabotaged(&a, dir);
+	for (uint64_t seed = a.first; a.sabotage == NULL && well && seed <= a.last; seed++, n++)
 		well = run_one(&a, seed, dir, &steps);
 	rmdir(dir);
 	free(dir);
 	double seconds = (double)(clock_monotonic_ms() - began) / 1000;
-	if (well && a.first != a.last)
+	if (well && a.first != a.last && a.sabotage == NULL)
 		printf("%" PRIu64 " seeds, %" PRIu64 " events, no violation; %.1f seeds/s\n", n, steps,
 		       (double)n / (seconds > 0 ? seconds : 1));
 	if (well && a.covers) {

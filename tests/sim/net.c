@@ -81,6 +81,12 @@ static void unpack(struct sim *s, struct answer *a, struct bytes reply)
 		struct wire_task task;
 		err = wire_task_unpack(reply, &task);
 		if (err == ERR_OK) {
+			struct digest base = digest_of(buf_bytes(&task.base_content));
+			if (task.base_content.n > 0 &&
+			    (task.base_content.n != task.base_size || !digest_equal(&base, &task.base)))
+				sim_violated(s, "the base that comes with a task is its base", "job %" PRIu64,
+					     task.job);
+			cover(task.base_content.n > 0 ? "a base that comes with its task" : "a task without a base");
 			a->task = task;
 			a->task.config = a->task.manifest = a->task.base_content = (struct buf){0};
 			wire_task_free(&task);
@@ -183,6 +189,7 @@ static void end_stream(struct sim *s, struct stream *t)
 	while (s->streams[at] != t)
 		at++;
 	s->streams[at] = s->streams[--s->n_streams];
+	free(t->got);
 	free(t->content);
 	free(t);
 }
@@ -206,22 +213,29 @@ void net_abandon(struct sim *s, uint32_t who)
 	}
 }
 
+bool net_is_current(const struct sim *s, const struct stream *t)
+{
+	return t->upload != NULL && t->resumes == s->book.jobs[t->head.update.job]->resumes;
+}
+
 bool net_uploading(const struct sim *s, uint32_t who, uint64_t job)
 {
 	for (size_t i = 0; i < s->n_streams; i++) {
 		const struct stream *t = s->streams[i];
-		if (t->upload != NULL && t->who == who && t->head.update.job == job)
+		if (t->upload != NULL && t->who == who && t->head.update.job == job && net_is_current(s, t))
 			return true;
 	}
 	return false;
 }
 
-size_t net_open_uploads(const struct sim *s)
+bool net_receiving(const struct sim *s, uint32_t who, uint64_t job, uint32_t made)
 {
-	size_t n = 0;
-	for (size_t i = 0; i < s->n_streams; i++)
-		n += s->streams[i]->upload != NULL;
-	return n;
+	for (size_t i = 0; i < s->n_streams; i++) {
+		const struct stream *t = s->streams[i];
+		if (t->upload != NULL && t->who == who && t->head.update.job == job && t->head.update.round == made)
+			return true;
+	}
+	return false;
 }
 
 /* The upload is over, with a receipt or a refusal. */
@@ -239,12 +253,21 @@ static void reply(struct sim *s, struct stream *t, enum err code, const struct w
 	end_stream(s, t);
 }
 
+/* Before its judgement is known to anybody: as the service does it. */
+static void drop_upload(struct stream *t, enum err err)
+{
+	if (err == ERR_UNAVAILABLE)
+		engine_upload_suspend(t->upload);
+	else
+		engine_upload_abort(t->upload);
+	t->upload = NULL;
+}
+
 /* The connection of the stream ends without a word. */
 static void cut(struct sim *s, struct stream *t)
 {
 	struct answer a = {.who = t->who, .request = t->request, .code = ERR_UNAVAILABLE};
-	engine_upload_abort(t->upload);
-	t->upload = NULL;
+	drop_upload(t, ERR_UNAVAILABLE);
 	cover("a stream that is cut");
 	if (t->lie == NULL && !t->abandoned)
 		send_answer(s, EVENT_RECEIPT, &a);
@@ -254,23 +277,67 @@ static void cut(struct sim *s, struct stream *t)
 
 static void check_receipt(struct sim *s, const struct stream *t, const struct wire_receipt *r, bool repeats)
 {
-	const struct book_round *round = book_round(s, t->head.update.job, t->head.update.round);
-	const struct book_update *u = round != NULL ? &round->updates[t->who] : NULL;
-	if (u == NULL || !u->counted || r->job != t->head.update.job || r->round != t->head.update.round ||
+	const struct book_job *j = book_job(s, t->head.update.job);
+	const struct book_update *u = j != NULL ? book_made(j, t->head.update.round, t->who, NULL) : NULL;
+	if (u == NULL || r->job != t->head.update.job || r->round != t->head.update.round ||
 	    !digest_equal(&r->digest, &u->digest) || r->time_ms != (uint64_t)u->time_ms || r->repeated != repeats)
 		sim_violated(s, "a receipt is of what counts", "%s, job %" PRIu64 " round %u", s->plants[t->who].name,
 			     t->head.update.job, t->head.update.round);
+}
+
+/* Where to go on: an answer that may have grown old when the stream begins. */
+static void ask_offset(struct sim *s, struct stream *t)
+{
+	struct wire_upload_offset_request request = {.job = t->head.update.job,
+						     .round = t->head.update.round,
+						     .size = t->head.size,
+						     .digest = t->head.digest};
+	struct wire_upload_offset_reply reply = {0};
+	bool sure;
+	uint64_t right = book_offset(s, t, &sure);
+	engine_upload_offset(s->host.engine, s->plants[t->who].name, &request, &reply);
+	if (reply.offset > t->head.size || (sure ? reply.offset != right : reply.offset != 0 && reply.offset > right))
+		sim_violated(s, "an offset is what is there of the update",
+			     "%s, job %" PRIu64 " round %u: %" PRIu64 " instead of %" PRIu64, s->plants[t->who].name,
+			     t->head.update.job, t->head.update.round, reply.offset, right);
+	t->asks = false;
+	t->head.offset = reply.offset;
+	t->at = (size_t)reply.offset;
+	cover(reply.offset == 0 ? "an upload that has to begin at 0"
+	      : t->at == t->n   ? "an upload that is there whole"
+				: "an upload that goes on");
+}
+
+/* What is there of it: read by the oracle, before the coordinator does. */
+static void look_at_part(struct sim *s, struct stream *t)
+{
+	char path[PATH_SIZE];
+	struct file *f = NULL;
+	uint64_t offset = t->head.offset, there = book_part(s, t, path);
+	t->got = mem_new((size_t)(offset <= there ? offset : 0) + t->n + 1);
+	t->n_got = 0;
+	if (offset == 0 || offset > there)
+		return;
+	ENSURE(file_open_read(path, &f) == ERR_OK);
+	ENSURE(file_read_at(f, 0, t->got, (size_t)offset) == ERR_OK);
+	file_close(f);
+	t->n_got = (size_t)offset;
 }
 
 static void begin(struct sim *s, struct stream *t)
 {
 	struct wire_receipt receipt = {0};
 	bool repeats;
-	errors right = book_judge(s, t->who, &t->head, &repeats);
+	look_at_part(s, t);
+	errors right = book_judge(s, t, &repeats);
 	enum err err = engine_upload_begin(s->host.engine, s->plants[t->who].name, &t->head, &t->upload, &receipt);
 	t->begun = true;
+	t->progress_ms = s->now;
+	if (err != ERR_OK)
+		t->upload = NULL;
 	check_error(s, "heads are judged rightly", s->plants[t->who].name, err, right);
 	if (err == ERR_OK && t->upload != NULL) {
+		t->resumes = s->book.jobs[t->head.update.job]->resumes;
 		if (repeats)
 			sim_violated(s, "none counts twice", "%s may send again what counts already",
 				     s->plants[t->who].name);
@@ -279,30 +346,49 @@ static void begin(struct sim *s, struct stream *t)
 	if (err == ERR_OK) {
 		cover("a receipt for what counted before");
 		check_receipt(s, t, &receipt, true);
-	} else {
-		t->upload = NULL;
 	}
 	reply(s, t, err, &receipt);
+}
+
+static void cover_counted(struct sim *s, const struct stream *t, const struct book_job *j)
+{
+	cover("an update that counts");
+	cover_expect("an update that comes late and counts");
+	cover_expect("an update that counts in the time of grace");
+	cover_expect("an update that has come in pieces and counts");
+	if (j->round > t->head.update.round)
+		cover("an update that comes late and counts");
+	if (sim_wall(s) >= j->rounds[j->round].deadline_ms)
+		cover("an update that counts in the time of grace");
+	if (t->head.offset > 0)
+		cover("an update that has come in pieces and counts");
 }
 
 /* The oracle counts first: watchers are told of the row while the call still runs. */
 static void commit(struct sim *s, struct stream *t)
 {
 	struct wire_receipt receipt = {0};
-	errors right = book_judge_open(s, &t->head);
-	if (right & ONLY(ERR_OK))
-		right = (right & ~ONLY(ERR_OK)) | book_judge_end(s, t);
+	errors right = book_judge_end(s, t);
+	const struct book_job *j = book_job(s, t->head.update.job);
+	uint32_t round = j->round;
 	bool expected = (right & ONLY(ERR_OK)) != 0;
 	if (expected)
 		book_count(s, t);
 	enum err err = engine_upload_commit(t->upload, &receipt);
 	t->upload = NULL;
+	if (err != ERR_OK && expected) {
+		struct book_update u = book_discount(s, t);
+		if (host_disk_failed(s))
+			doubt_update(s, j->id, round, t->who, u);
+		else
+			free(u.content);
+	}
 	check_error(s, "updates are judged rightly", t->lie != NULL ? t->lie : "an update", err, right);
 	if (err == ERR_OK) {
 		check_receipt(s, t, &receipt, false);
-		cover("an update that counts");
-	} else if (expected) {
-		book_discount(s, t);
+		cover_counted(s, t, j);
+	} else if (err == ERR_UNAVAILABLE && !host_failed(s)) {
+		cover("an update that has to wait for the next round");
 	}
 	reply(s, t, err, &receipt);
 	host_touch(s);
@@ -312,20 +398,22 @@ static void feed(struct sim *s, struct stream *t)
 {
 	size_t rest = t->n - t->at, n = 1 + (size_t)rng_below(&s->rng, rest < 700 ? rest : 700);
 	n = net_chance(s, 0.5) || n < rest / 4 ? n : rest;
-	errors right = book_judge_open(s, &t->head);
-	if (right & ONLY(ERR_OK))
-		right = (right & ~ONLY(ERR_OK)) | book_judge_piece(s, t, n);
 	/* An address sanitizer sees whoever reads beyond the piece. */
 	uint8_t *piece = mem_new(n);
 	memcpy(piece, t->content + t->at, n);
-	enum err err = engine_upload_add(t->upload, &(struct bytes){piece, n}, 1);
-	free(piece);
+	memcpy(t->got + t->n_got, piece, n);
+	t->n_got += n;
 	t->at += n;
+	errors right = net_is_current(s, t) ? book_judge_open(s, &t->head) : ONLY(ERR_STALE);
+	if (right & ONLY(ERR_OK))
+		right = (right & ~ONLY(ERR_OK)) | book_judge_piece(s, t, n);
+	enum err err = engine_upload_add(t->upload, &(struct bytes){piece, n}, 1);
+	t->progress_ms = s->now;
+	free(piece);
 	check_error(s, "updates are judged rightly", t->lie != NULL ? t->lie : "an update", err, right);
 	if (err == ERR_OK)
 		return;
-	engine_upload_abort(t->upload);
-	t->upload = NULL;
+	drop_upload(t, err);
 	reply(s, t, err, NULL);
 	host_touch(s);
 }
@@ -342,8 +430,7 @@ void net_stream_arrives(struct sim *s, const struct event *e)
 	}
 	t->life = s->host.life;
 	if (!is_let_in(s, t->who)) {
-		engine_upload_abort(t->upload);
-		t->upload = NULL;
+		drop_upload(t, ERR_DENIED);
 		reply(s, t, ERR_DENIED, NULL);
 		host_touch(s);
 		return;
@@ -355,7 +442,9 @@ void net_stream_arrives(struct sim *s, const struct event *e)
 		return;
 	}
 	uint64_t streams = s->n_streams;
-	if (!t->begun)
+	if (t->asks)
+		ask_offset(s, t);
+	else if (!t->begun)
 		begin(s, t);
 	else if (whole)
 		commit(s, t);
@@ -397,8 +486,7 @@ void net_break(struct sim *s, bool told)
 {
 	(void)told;
 	for (size_t i = 0; i < s->n_streams; i++) {
-		engine_upload_abort(s->streams[i]->upload);
-		s->streams[i]->upload = NULL;
+		drop_upload(s->streams[i], ERR_UNAVAILABLE);
 	}
 	/* Who waited sees the connection break, sooner or later; its own time-out is the last resort. */
 	for (struct call *c = s->calls; c != NULL; c = c->next) {

@@ -110,6 +110,8 @@ static void send(struct sim *s, uint32_t who)
 	p->state = PLANT_SENDING;
 	struct stream *t = plant_stream(s, who, p->task.job, p->task.round, p->variant);
 	t->request = ++p->request;
+	/* It asks where to go on once something has gone wrong, and sometimes from the beginning. */
+	t->asks = p->tries > 0 || rng_below(&s->rng, 4) == 0;
 	if (net_chance(s, s->weather.repeat)) {
 		struct stream *again = plant_stream(s, who, p->task.job, p->task.round, p->variant);
 		again->request = p->request;
@@ -124,7 +126,9 @@ static void send(struct sim *s, uint32_t who)
 static bool fetch(struct sim *s, uint32_t who, const struct wire_task *task)
 {
 	struct store_model *m;
-	if (!s->host.up)
+	const struct book_round *r = book_round(s, task->job, task->round);
+	/* The round may be over by now, and its base have gone. */
+	if (!s->host.up || (r->phase >= ROUND_COMMITTED && !keep_needs_model(s, &task->base)))
 		return false;
 	enum err err = db_job_owns(s->host.db, s->plants[who].name, &task->base);
 	if (err == ERR_OK)
@@ -158,6 +162,12 @@ static void train(struct sim *s, uint32_t who, const struct wire_task *task)
 		back_off(s, who);
 		return;
 	}
+	/* It has seen this job's end: then that has been taken back. */
+	if (task->job <= p->finished_job) {
+		p->finished_job = task->job - 1;
+		cover("a plant that trains in a job whose end it has seen");
+	}
+	cover_expect("a plant that trains in a job whose end it has seen");
 	p->tries = 0;
 	p->task = *task;
 	p->state = PLANT_TRAINING;
@@ -245,6 +255,7 @@ static void wake_training(struct sim *s, uint32_t who)
 static void wake_sending(struct sim *s, uint32_t who)
 {
 	net_abandon(s, who);
+	s->plants[who].tries++;
 	send(s, who);
 }
 

@@ -119,6 +119,9 @@ static void handle(struct sim *s, const struct event *e)
 	handlers[e->kind].handle(s, e);
 	if (handlers[e->kind].owns)
 		free(e->data);
+	doubt_step(s);
+	if (s->sabotage != NULL && s->host.up && !s->disk.tripped)
+		sabotage_strikes(s);
 	/* The disk has died in this step: the machine has, too. */
 	if (s->disk.tripped && s->host.up) {
 		look_at_database(s); /* what had become durable, at the time when it did */
@@ -140,7 +143,7 @@ static uint32_t crowd(struct sim *s)
 
 static void make(struct sim *s, const struct sim_options *o)
 {
-	*s = (struct sim){.seed = o->seed};
+	*s = (struct sim){.seed = o->seed, .sabotage = o->sabotage};
 	present = s;
 	trace_begin(s, o->verbose);
 	rng_stream(&s->rng, o->seed, "simulation", 0);
@@ -168,6 +171,7 @@ static void drop(struct sim *s)
 		if (handlers[e.kind].owns)
 			free(e.data);
 	}
+	doubt_clear(s);
 	queue_deinit(&s->queue);
 	net_drop(s);
 	book_drop(s);
@@ -211,7 +215,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
 	if (s->violated == NULL)
 		look_back(s);
 	sim_say(s, "%s after %" PRIu64 " events", s->violated == NULL ? "all is well" : s->violated, s->steps);
-	*ret_result = (struct sim_result){.violated = s->violated, .hash = trace_hash(), .steps = s->steps};
+	*ret_result = (struct sim_result){
+		.violated = s->violated, .hash = trace_hash(), .steps = s->steps, .sabotaged = s->sabotaged};
 	memcpy(ret_result->why, s->why, sizeof s->why);
 	drop(s);
 	free(s);

@@ -12,10 +12,14 @@
  *	lie.c       what no honest plant sends
  *	operator.c  jobs, members, watchers
  *	chaos.c     what goes wrong, and when
- *	book.c      the oracle's own record of jobs, rounds and updates, and what the engine may answer
+ *	book.c      the oracle's own record of jobs, rounds and updates
+ *	judge.c     what the engine may answer
+ *	doubt.c     what a commit that failed may have left behind
  *	sums.c      the oracle's own arithmetic
  *	look.c      what the database says, and whether it may
  *	check.c     the invariants
+ *	keep.c      the spool and the store: what must be there, and what must not
+ *	sabotage.c  mistakes made on purpose, which the oracle must notice
  *
  * Time is simulated milliseconds since the start. Nothing in a run depends on real time, addresses or the generator of crypto/random.h.
  */
@@ -32,7 +36,7 @@
 enum {
 	SIM_PLANTS_MAX = 300,
 	SIM_JOBS_MAX = 16,
-	SIM_ROUNDS_MAX = 64, /* of a job, abandoned ones included */
+	SIM_ROUNDS_MAX = 160, /* of a job, abandoned ones included */
 	SIM_SOURCES = 2,
 	SIM_HOLD_MS = 55000,
 };
@@ -118,6 +122,10 @@ struct host {
 	const char *refuses;       /* the table that the database does not change; NULL: none */
 	int64_t data_version;      /* of the database when it was looked at last */
 	uint64_t failures_in_step; /* disk.failures when the step began */
+	bool opening;              /* it has just been opened: what is new in the database is older than that */
+	uint32_t quiet;            /* the simulator itself is at the disk, which does not fail then */
+	uint64_t small_max;        /* of the spool */
+	bool small_changes;        /* with every start */
 };
 void host_make(struct sim *s); /* folder, database, sources, members */
 void host_start(struct sim *s);
@@ -125,9 +133,12 @@ void host_crash(struct sim *s, const char *how);
 void host_stop(struct sim *s); /* politely */
 void host_drop(struct sim *s);
 void host_refuse(struct sim *s, const char *table);
+void host_quiet(struct sim *s, bool quiet); /* the disk does not fail while the simulator itself works on it */
+const char *host_spool(const struct sim *s, char out[PATH_SIZE]);
 void host_pump(struct sim *s, const struct event *e);
-void host_touch(struct sim *s);         /* something may have woken the engine's thread */
-bool host_failed(const struct sim *s);  /* the disk, in this step */
+void host_touch(struct sim *s);        /* something may have woken the engine's thread */
+bool host_failed(const struct sim *s); /* the disk or the database, in this step */
+bool host_disk_failed(const struct sim *s);
 bool host_retries(const struct sim *s); /* the engine may be waiting to try something again */
 
 /* ---- calls and streams (net.c) ---- */
@@ -164,8 +175,13 @@ struct stream {
 	uint8_t *content; /* owned */
 	size_t n, at;
 	const char *lie;       /* NULL: honest */
+	bool asks;             /* first where to begin */
+	uint32_t resumes;      /* of its job, when it began: what is under way when a job ends has ended, too */
 	bool begun, abandoned; /* abandoned: its sender has gone, and the coordinator has yet to see it */
 	struct upload *upload; /* owned by the engine; NULL: none open */
+	uint8_t *got;          /* owned: what the coordinator has of it, with what was there before */
+	size_t n_got;
+	int64_t progress_ms; /* when the coordinator has had a message of it last */
 };
 struct report {
 	uint32_t who;
@@ -187,7 +203,9 @@ void net_report_arrives(struct sim *s, const struct event *e);
 void net_break(struct sim *s, bool told); /* the coordinator has gone: its streams and calls are cut */
 void net_drop(struct sim *s);
 bool net_uploading(const struct sim *s, uint32_t who, uint64_t job);
-size_t net_open_uploads(const struct sim *s);
+/* The same of an update that was made in this round, also while the job was another time running. */
+bool net_receiving(const struct sim *s, uint32_t who, uint64_t job, uint32_t made);
+bool net_is_current(const struct sim *s, const struct stream *t); /* it has begun since its job runs */
 
 /* ---- plants (plant.c) ---- */
 
@@ -225,6 +243,7 @@ struct book_model {
 };
 struct book_update {
 	bool counted;
+	uint32_t base_round; /* the one that it was made in */
 	struct digest digest;
 	uint64_t samples;
 	int64_t time_ms;
@@ -235,9 +254,10 @@ struct book_round {
 	enum round_phase phase;
 	struct digest base, seal, model;
 	int64_t opened_ms, deadline_ms;
-	uint32_t quorum, cohort, counted;
+	int64_t grace_ms;
+	uint32_t quorum, goal, cohort, counted;
 	bool *invited, *excused;     /* owned, by plant. Excused: revoked since it opened */
-	struct book_update *updates; /* owned, by plant */
+	struct book_update *updates; /* owned, by plant: those that count in this round */
 };
 struct book_job {
 	uint64_t id;
@@ -245,6 +265,8 @@ struct book_job {
 	struct manifest *manifest;
 	struct digest source;
 	bool *cohort; /* owned, by plant */
+	int64_t resumed_ms;
+	uint32_t resumes;
 	enum wire_job_state state;
 	uint32_t round, committed, failures; /* round: the present one, from 1 */
 	bool stop_asked;
@@ -258,37 +280,81 @@ struct book {
 	struct model *source; /* the shape of them all */
 	struct digest sources[SIM_SOURCES];
 };
-struct book_job *book_job(struct sim *s, uint64_t id);                             /* NULL */
-struct book_round *book_round(struct sim *s, uint64_t job, uint32_t number);       /* NULL */
+struct book_job *book_job(struct sim *s, uint64_t id);                       /* NULL */
+struct book_round *book_round(struct sim *s, uint64_t job, uint32_t number); /* NULL */
+bool book_carries(const struct book_job *j);
+/* The update of the plant that was made in round `made`, in whichever round it counts; NULL. *ret_round may be NULL. */
+const struct book_update *book_made(const struct book_job *j, uint32_t made, uint32_t who, uint32_t *ret_round);
+uint32_t book_newer(const struct book_job *j, uint32_t number); /* committed rounds after this one */
+bool book_keeps_updates(const struct book_job *j, uint32_t number);
 void book_start(struct sim *s, uint64_t id, const struct wire_start_job *request); /* a job is in the database */
 void book_open_round(struct sim *s, struct book_job *j, uint32_t number);
 const float *book_model(const struct sim *s, const struct digest *d); /* NULL */
 void book_add_model(struct sim *s, const struct digest *d, const float *theta);
+void book_draw(struct sim *s, const struct book_job *j, uint32_t number, bool *ret_invited); /* who is asked */
 void book_count(struct sim *s, const struct stream *t);
-void book_discount(struct sim *s, const struct stream *t); /* it does not count after all */
+/* It does not count after all. The update is the caller's; its content: free(). */
+struct book_update book_discount(struct sim *s, const struct stream *t);
 void book_revoked(struct sim *s, uint32_t who);
 void book_drop(struct sim *s);
+
+/* ---- what the engine may answer (judge.c) ---- */
 
 /* Sets of errors that are right. */
 typedef uint32_t errors;
 #define ONLY(err) ((errors)1 << (err))
-errors book_judge(struct sim *s, uint32_t who, const struct wire_head *head, bool *ret_repeats);
-errors book_judge_open(struct sim *s, const struct wire_head *head); /* may it go on? ONLY(ERR_OK): yes */
-errors book_judge_piece(struct sim *s, struct stream *t, size_t n);  /* the next n bytes */
+errors book_judge(struct sim *s, const struct stream *t, bool *ret_repeats);
+errors book_judge_open(struct sim *s, const struct wire_head *head);            /* may it go on? ONLY(ERR_OK): yes */
+errors book_judge_piece(const struct sim *s, const struct stream *t, size_t n); /* the last n bytes that it has got */
 errors book_judge_end(struct sim *s, const struct stream *t);
 errors book_judge_report(struct sim *s, const struct report *r);
+/* Where may a stream of this update begin? At 0, when nothing else is said, and at this. *ret_sure: nowhere else. */
+uint64_t book_offset(struct sim *s, const struct stream *t, bool *ret_sure);
+/* The part of an update that is in the spool: its size; 0: none. */
+uint64_t book_part(const struct sim *s, const struct stream *t, char ret_path[PATH_SIZE]);
+bool book_is_small(const struct sim *s, const struct book_job *j);
 /* May the plant be given this job's present round to train? `firmly`: it must. */
 bool book_has_task(const struct sim *s, const struct book_job *j, uint32_t who, bool firmly);
-/* Has everybody of the present round's cohort been heard, or been excused? *ret_doubt: somebody is missing who may be waited for or not. */
+/* Has the present round the updates that it wants, revoked plants being excused? *ret_doubt: somebody is missing who may be waited for or not. */
 bool book_is_full(const struct sim *s, const struct book_job *j, bool *ret_doubt);
+/* Have so many been revoked that the quorum cannot come together? */
+bool book_is_lost(const struct sim *s, const struct book_job *j, bool *ret_doubt);
+/* Updates that flow into the present round. *wait_ms is lowered to the time in which one of them may have stopped. */
+uint32_t book_flowing(const struct sim *s, const struct book_job *j, int64_t *wait_ms);
+/* The deadline of the present round has passed, and nothing that flows in is waited for any longer. */
+bool book_is_over(const struct sim *s, const struct book_job *j);
 /* The first job after `seen` that the plant is in; NULL. */
 const struct book_job *book_job_after(const struct sim *s, uint32_t who, uint64_t seen);
 
+/* ---- what a commit that failed may have left behind (doubt.c) ---- */
+
+/* The last transaction that failed: it may be there after the next start, unless another one has been written since. */
+struct doubt {
+	bool is;
+	int64_t wall_ms; /* when it failed */
+	uint64_t job;    /* of the update; 0: none */
+	uint32_t round, who;
+	struct book_update update; /* its content is owned */
+	bool starts;
+	struct wire_start_job start; /* its configuration is owned */
+	uint64_t resumes;            /* 0: none */
+};
+void doubt_step(struct sim *s); /* the step is over */
+void doubt_update(struct sim *s, uint64_t job, uint32_t round, uint32_t who, struct book_update update);
+void doubt_start(struct sim *s, const struct wire_start_job *request);
+void doubt_clear(struct sim *s);
+/* The coordinator has just started: what it may have found after all. */
+bool doubt_take_update(struct sim *s, uint64_t job, uint32_t round);
+const struct wire_start_job *doubt_take_start(struct sim *s);
+bool doubt_resumes(const struct sim *s, uint64_t job);
+int64_t doubt_wall(const struct sim *s); /* when what is new in the database happened */
+
 /* ---- the oracle's arithmetic (sums.c) ---- */
 
-/* The new model of a sealed round. */
-void sums_model(struct sim *s, const struct book_job *j, const struct book_round *r, float *ret_theta);
-struct digest sums_seal(struct sim *s, const struct book_round *r);
+/* The new model of sealed round `number` from `base`; `contents` by plant, NULL: those of the record. */
+void sums_model(struct sim *s, const struct book_job *j, uint32_t number, const float *base, uint8_t *const *contents,
+		float *ret_theta);
+struct digest sums_seal(struct sim *s, const struct book_job *j, uint32_t number);
 long double sums_norm(const struct manifest *m, const uint8_t *content);
 
 /* ---- the oracle's eye (look.c) ---- */
@@ -296,6 +362,20 @@ long double sums_norm(const struct manifest *m, const uint8_t *content);
 void look_at_database(struct sim *s); /* when it has changed */
 void look_at_rows(struct sim *s, const struct book_job *j, uint32_t number);
 bool look_at_model(struct sim *s, const struct digest *d, struct model **ret_model);
+
+/* ---- what is kept (keep.c) ---- */
+
+void check_spool(struct sim *s);       /* every file has a reason */
+void check_open(struct sim *s);        /* what counts in rounds that are not over is as it was accepted */
+void check_kept(struct sim *s);        /* what is needed is there, and gives the same models again */
+void check_store(struct sim *s);       /* models that must be there are */
+void check_store_clean(struct sim *s); /* and after a start no others */
+bool keep_needs_model(struct sim *s, const struct digest *d);
+
+/* ---- mistakes made on purpose (sabotage.c) ---- */
+
+const char *sabotage_name(size_t i);  /* of the i-th kind; NULL: no more */
+void sabotage_strikes(struct sim *s); /* after a step: when there is an occasion */
 
 /* ---- invariants (check.c) ---- */
 
@@ -310,12 +390,14 @@ void check(struct sim *s, enum moment moment);
 void check_answer(struct sim *s, const struct call *c, const struct answer *a);
 /* An error of the engine that is not among those that are right. */
 void check_error(struct sim *s, const char *invariant, const char *what, enum err got, errors right);
+/* The same of what an operator hears: disks and databases are not hidden from them. */
+void check_operator_error(struct sim *s, const char *what, enum err got, errors right);
 /* The first violation of a run is the one that counts. */
 void sim_violated(struct sim *s, const char *invariant, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* ---- operators and disturbances ---- */
 
-enum deed { DEED_START, DEED_STOP, DEED_WATCH, DEED_COUNT };
+enum deed { DEED_START, DEED_STOP, DEED_RESUME, DEED_WATCH, DEED_COUNT };
 void operator_stop(struct sim *s, uint64_t job);
 void operator_acts(struct sim *s, const struct event *e);
 void operator_answer(struct sim *s, const struct answer *a);
@@ -352,6 +434,10 @@ struct sim {
 	int64_t healed_ms, ended_ms;           /* ended: when the last job did, after that */
 	int64_t skewed_ms;                     /* when the wall clock went back */
 	const struct wire_start_job *starting; /* what engine_job_start() is being asked */
+	uint64_t resuming;                     /* what engine_job_resume() is being asked */
+	struct doubt doubt;
+	const char *sabotage; /* NULL: none */
+	bool sabotaged;
 	uint32_t watch_request;
 	uint64_t watched;
 	const char *violated; /* invariant; NULL: none */
@@ -363,11 +449,13 @@ struct sim_options {
 	uint32_t plants; /* 0: by the seed */
 	bool verbose;
 	const char *dir;
+	const char *sabotage; /* NULL: none */
 };
 struct sim_result {
 	const char *violated; /* NULL: none */
 	char why[512];
 	uint64_t hash, steps;
+	bool sabotaged;
 };
 void sim_run(const struct sim_options *options, struct sim_result *ret_result);
 

@@ -405,6 +405,57 @@ static void a_stream_goes_on_through_the_rounds(void **state)
 	update_free(&update);
 }
 
+/* A repeat that has taken its time: the plant has another update in the open round by now. */
+static void a_receipt_is_given_whatever_came_after(void **state)
+{
+	(void)state;
+	struct wire_receipt receipt;
+	uint64_t job = stage_start(&stage, BUFFERED);
+	close_with(job, 1, "ab");
+	stage_report(&stage, "c", job, 1);
+	close_with(job, 2, "a");
+	stage_report(&stage, "c", job, 3);
+	assert_true(stage_report(&stage, "c", job, 1).repeated);
+	struct bytes other = stage_update(&stage, "c", 99);
+	struct wire_head head = stage_head(&stage, job, 1, "c", other);
+	assert_fails(stage_send(&stage, "c", &head, other, &receipt), ERR_DUPLICATE, "another update of c");
+	update_free(&other);
+}
+
+/* What is complete while a round is closed is not sent twice, and nothing of it stays when its plant does not come back. */
+static void a_whole_update_waits_for_the_next_round(void **state)
+{
+	(void)state;
+	struct bytes update;
+	struct wire_head head;
+	struct wire_receipt receipt;
+	struct wire_upload_offset_reply reply;
+	char path[PATH_SIZE];
+	uint64_t job = stage_start(&stage, BUFFERED "late_max: 1\n");
+	struct upload *u = begin("c", job, 1, &update, &head);
+	const struct wire_upload_offset_request request = {
+		.job = job, .round = 1, .size = head.size, .digest = head.digest};
+	assert_ok(stage_add(u, update));
+	stage_report(&stage, "a", job, 1);
+	stage_report(&stage, "b", job, 1);
+	assert_fails(engine_upload_commit(u, &receipt), ERR_UNAVAILABLE, "next round");
+	assert_false(file_exists(stage_path(&stage, &(struct spool_key){job, 1, "c"}, path)));
+	stage_settle(&stage);
+	engine_upload_offset(stage.engine, "c", &request, &reply);
+	assert_int_equal(reply.offset, update.n);
+	head.offset = reply.offset;
+	assert_ok(engine_upload_begin(stage.engine, "c", &head, &u, &receipt));
+	stage_report(&stage, "a", job, 2);
+	stage_report(&stage, "b", job, 2);
+	assert_fails(engine_upload_commit(u, &receipt), ERR_UNAVAILABLE, "next round");
+	stage_settle(&stage);
+	/* Round 3 is open, and round 1 too old. */
+	engine_upload_offset(stage.engine, "c", &request, &reply);
+	assert_int_equal(reply.offset, 0);
+	assert_int_equal(spool_bytes(stage.engine->spool), 0);
+	update_free(&update);
+}
+
 static void who_is_not_asked_is_not_counted_late(void **state)
 {
 	(void)state;
@@ -572,6 +623,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_wrong_base_is_refused_late_as_well, setup, teardown),
 		cmocka_unit_test_setup_teardown(too_late_is_too_late, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stream_goes_on_through_the_rounds, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_receipt_is_given_whatever_came_after, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_whole_update_waits_for_the_next_round, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_is_not_asked_is_not_counted_late, setup, teardown),
 		cmocka_unit_test(staleness_damps_the_step),
 		cmocka_unit_test(buffered_and_in_time_is_plain),
