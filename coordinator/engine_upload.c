@@ -220,26 +220,9 @@ static enum err record(struct upload *u, struct wire_receipt *ret_receipt)
 	return ERR_OK;
 }
 
-/* Is it complete too early for the next round, and too late for the last? Then no name is given to what nobody may come back for. */
-static bool is_between_rounds(struct upload *u)
-{
-	uint32_t round;
-	pthread_mutex_lock(&u->engine->lock);
-	enum err err = engine_find_round(u->engine, u->run, u->seat, &u->head, &round);
-	pthread_mutex_unlock(&u->engine->lock);
-	return err == ERR_UNAVAILABLE;
-}
-
 enum err engine_upload_commit(struct upload *u, struct wire_receipt *ret_receipt)
 {
 	enum err err = still_open(u);
-	if (err == ERR_OK && is_between_rounds(u)) {
-		char *text = mem_str(err_text());
-		engine_upload_suspend(u);
-		err_set(ERR_UNAVAILABLE, "%s", text);
-		free(text);
-		return ERR_UNAVAILABLE;
-	}
 	if (err == ERR_OK)
 		err = record(u, ret_receipt);
 	/* The next round takes it: all of a large one is here already. Otherwise nothing of it stays that is not an .update or in a batch. */
