@@ -459,6 +459,7 @@ enum err participant_step(struct participant *p, bool *ret_job_ended)
 		err = train_task(p, &task);
 	} else if (err == ERR_OK && task.kind == WIRE_TASK_FINISHED) {
 		err = finish_job(p, &task);
+		mem_give_back(); /* the next job may be days away */
 		ended = true;
 	} else if (err == ERR_OK) {
 		err = session_nap(task.wait_ms < 60000 ? task.wait_ms : 60000);

@@ -1,5 +1,7 @@
 #include "base/mem.h"
 
+#include <limits.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +74,28 @@ void *mem_aligned(size_t n)
 	memset(p, 0, rounded);
 	return p;
 }
+
+#ifdef __GLIBC__
+void mem_keep_large(void)
+{
+	/* Only advice, too. */
+	(void)mallopt(M_MMAP_MAX, 0);
+	(void)mallopt(M_TRIM_THRESHOLD, INT_MAX);
+}
+
+void mem_give_back(void)
+{
+	(void)malloc_trim(0);
+}
+#else
+void mem_keep_large(void)
+{
+}
+
+void mem_give_back(void)
+{
+}
+#endif
 
 char *mem_str(const char *s)
 {
