@@ -51,6 +51,7 @@ static enum err join(const void *p, const char *const *words, size_t n_words)
 	(void)n_words;
 	const struct join_args *args = p;
 	struct plant_config config;
+	mem_keep_large(); /* the models of a round */
 	TRY(plant_load(args->config, &config));
 	enum err err = take_part(args, &config);
 	plant_free(&config);

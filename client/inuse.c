@@ -104,8 +104,20 @@ static enum err write_record(const struct inuse *u, const char *origin, const st
 	return err;
 }
 
-enum err inuse_offer(struct inuse *u, struct model *candidate, const char *origin, bool *ret_taken,
-		     struct metrics *ret_score)
+static enum err put_in_place(const char *path, const struct model *m, const struct inuse_file *file,
+			     struct digest *ret_digest)
+{
+	if (file == NULL) {
+		TRY(safetensors_save(path, m, NULL));
+		return digest_file(path, ret_digest, NULL);
+	}
+	TRY(file_link(file->path, path));
+	*ret_digest = file->digest;
+	return ERR_OK;
+}
+
+enum err inuse_offer(struct inuse *u, struct model *candidate, const struct inuse_file *file, const char *origin,
+		     bool *ret_taken, struct metrics *ret_score)
 {
 	char path[PATH_SIZE], previous[PATH_SIZE];
 	struct metrics score;
@@ -125,9 +137,8 @@ enum err inuse_offer(struct inuse *u, struct model *candidate, const char *origi
 		TRY(file_copy(path, path_join(previous, u->dir, "model.previous.safetensors"), 0600));
 	}
 	struct digest digest;
-	TRY(safetensors_save(path, candidate, NULL));
+	TRY(put_in_place(path, candidate, file, &digest));
 	u->foreign = false;
-	TRY(digest_file(path, &digest, NULL));
 	TRY(write_record(u, origin, &score, &digest));
 	free(u->origin);
 	u->origin = mem_str(origin);

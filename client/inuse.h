@@ -18,13 +18,20 @@ MUST_CHECK enum err inuse_open(const char *state_dir, const struct model *like, 
 			       struct inuse **ret_inuse);
 void inuse_close(struct inuse *u);
 
+/* A file that holds a candidate, byte by byte what has been judged; it is never written to again, only replaced. */
+struct inuse_file {
+	const char *path;
+	struct digest digest;
+};
+
 /*
  * Offer a candidate. Taken into use when there is no model yet or the candidate is not worse. Without held-out samples
  * nothing can be compared: then the newest is taken, and the caller has warned the user. `origin`: "round 3 of
- * bearings", "personalised ...". *ret_score: the candidate's.
+ * bearings", "personalised ...". *ret_score: the candidate's. `file` NULL: there is none, the model is written; otherwise the
+ * model in use becomes another name of that file.
  */
-MUST_CHECK enum err inuse_offer(struct inuse *u, struct model *candidate, const char *origin, bool *ret_taken,
-				struct metrics *ret_score);
+MUST_CHECK enum err inuse_offer(struct inuse *u, struct model *candidate, const struct inuse_file *file,
+				const char *origin, bool *ret_taken, struct metrics *ret_score);
 #define INUSE_UNKNOWN "not recorded"
 const char *
 inuse_origin(const struct inuse *u); /* "" when there is none; INUSE_UNKNOWN when model.json is of another model */

@@ -70,11 +70,11 @@ static enum err get_base(struct participant *p, const struct wire_task *task, st
 static enum err send_report(struct participant *p, const struct wire_task *task, const struct digest *model,
 			    const struct metrics *score, bool taken);
 
-static enum err offer(struct participant *p, struct model *m, const char *origin, bool *ret_taken,
-		      struct metrics *ret_score)
+static enum err offer(struct participant *p, struct model *m, const struct inuse_file *file, const char *origin,
+		      bool *ret_taken, struct metrics *ret_score)
 {
 	char text[REPORT_TEXT_SIZE];
-	TRY(inuse_offer(p->job->inuse, m, origin, ret_taken, ret_score));
+	TRY(inuse_offer(p->job->inuse, m, file, origin, ret_taken, ret_score));
 	log_info("join", "%s: held out %s; %s", origin, report_format(ret_score, text),
 		 *ret_taken ? "taken into use" : "the model in use is better");
 	return ERR_OK;
@@ -89,9 +89,10 @@ static enum err judge_global(struct participant *p, const struct wire_task *task
 	snprintf(origin, sizeof origin, round == 0 ? "source of %s" : "%s after round %" PRIu32, j->name, round);
 	struct metrics score;
 	bool taken;
-	TRY(offer(p, global, origin, &taken, &score));
-	TRY(file_copy(received_path(p->received, &task->base, received),
-		      path_join(path, p->config->state, "global.safetensors"), 0600));
+	const struct inuse_file file = {received_path(p->received, &task->base, received), task->base};
+	/* With this plant's own tensors in it, it is another model than the file's. */
+	TRY(offer(p, global, j->local.any ? NULL : &file, origin, &taken, &score));
+	TRY(file_link(received, path_join(path, p->config->state, "global.safetensors")));
 	j->judged = task->base;
 	return send_report(p, task, &task->base, &score, taken);
 }
@@ -325,7 +326,7 @@ static enum err personalise(struct participant *p, const struct wire_task *task,
 	enum err err = train_run(&job, &result);
 	/* Epoch 0 kept: personalising did not help, and the global model has been offered already. */
 	if (err == ERR_OK && result.best_epoch > 0)
-		err = offer(p, mine, origin, &taken, &score);
+		err = offer(p, mine, NULL, origin, &taken, &score);
 	model_free(mine);
 	return err;
 }
@@ -458,6 +459,7 @@ enum err participant_step(struct participant *p, bool *ret_job_ended)
 		err = train_task(p, &task);
 	} else if (err == ERR_OK && task.kind == WIRE_TASK_FINISHED) {
 		err = finish_job(p, &task);
+		mem_give_back(); /* the next job may be days away */
 		ended = true;
 	} else if (err == ERR_OK) {
 		err = session_nap(task.wait_ms < 60000 ? task.wait_ms : 60000);

@@ -49,7 +49,7 @@ enum err received_put(const char *dir, const struct digest *d, struct bytes cont
 	received_path(dir, d, path);
 	if (digest_file(path, &have, NULL) == ERR_OK && digest_equal(&have, d))
 		return ERR_OK;
-	enum err err = file_replace(path, content, 0600);
+	enum err err = file_replace(path, content, 0644);
 	return err == ERR_OK ? ERR_OK : err_set(ERR_IO, "%s", err_text());
 }
 

@@ -1,6 +1,8 @@
 /*
  * Models received from the coordinator: STATE/received/SHA256.safetensors, whole or not there; one that is being
- * fetched ends in .part. Only those of the present round are kept.
+ * fetched ends in .part. Only those of the present round are kept. Nothing is written to a model under its name, so it
+ * may have other names (the model in use is one): file_link(). They are made as readable as the model in use has to be;
+ * the folder is not.
  */
 #ifndef HANSA_CLIENT_RECEIVED_H
 #define HANSA_CLIENT_RECEIVED_H

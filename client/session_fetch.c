@@ -66,7 +66,7 @@ static enum err read_back(struct fetch *f)
 /* What an earlier run left, if it can be of use. */
 static enum err part_open(struct fetch *f)
 {
-	TRY(file_append_open(f->part, 0600, &f->file));
+	TRY(file_append_open(f->part, 0644, &f->file));
 	if (file_offset(f->file) > f->size)
 		TRY(file_truncate(f->file, 0));
 	f->digester = digest_begin();
@@ -96,13 +96,17 @@ static enum err take_head(void *arg, const struct wire_head *head)
 	return ERR_OK;
 }
 
-static enum err take_data(void *arg, struct bytes piece)
+/* One call for a message: it comes in some dozen stretches. */
+static enum err take_data(void *arg, const struct bytes *pieces, size_t n)
 {
 	struct fetch *f = arg;
-	if (piece.n > f->size - file_offset(f->file))
-		return err_set(ERR_CORRUPT, "the coordinator sends more than it said");
-	TRY(disk(f, file_write(f->file, piece.p, piece.n)));
-	digest_add(f->digester, piece.p, piece.n);
+	uint64_t at = file_offset(f->file);
+	for (size_t i = 0; i < n; at += pieces[i++].n) {
+		if (pieces[i].n > f->size - at)
+			return err_set(ERR_CORRUPT, "the coordinator sends more than it said");
+		digest_add(f->digester, pieces[i].p, pieces[i].n);
+	}
+	TRY(disk(f, file_writev(f->file, pieces, n)));
 	session_show("receiving", file_offset(f->file), f->size);
 	return ERR_OK;
 }

@@ -35,11 +35,12 @@ static enum err take_head(void *arg, const struct wire_head *head)
 	return ERR_OK;
 }
 
-static enum err take_data(void *arg, struct bytes piece)
+static enum err take_data(void *arg, const struct bytes *pieces, size_t n)
 {
 	struct sink *s = arg;
-	digest_add(s->digester, piece.p, piece.n);
-	TRY(file_write(s->file, piece.p, piece.n));
+	for (size_t i = 0; i < n; i++)
+		digest_add(s->digester, pieces[i].p, pieces[i].n);
+	TRY(file_writev(s->file, pieces, n));
 	progress("%.1f of %.1f MB", (double)file_offset(s->file) / 1e6, (double)s->size / 1e6);
 	return ERR_OK;
 }

@@ -26,6 +26,9 @@ MUST_CHECK enum err file_read(const char *path, size_t max, struct buf *ret_cont
  */
 MUST_CHECK enum err file_replace(const char *path, struct bytes content, mode_t mode);
 MUST_CHECK enum err file_copy(const char *from, const char *to, mode_t mode); /* replaces `to` */
+/* The same without the bytes: `to` becomes another name of `from`, which is durable and is never written to again, only replaced. Where the
+ * file system has no such names it is a copy with `from`'s mode. */
+MUST_CHECK enum err file_link(const char *from, const char *to);
 
 /*
  * The same piece by piece, for what is too large to be in memory twice. From begin to end other writers of the file

@@ -163,3 +163,72 @@ enum err file_copy(const char *from, const char *to, mode_t mode)
 	close(fd);
 	return e;
 }
+
+/* ---- another name ---- */
+
+enum how { LINKED, AGAIN, COPIED };
+
+/* The name that is too many is taken away again; the first error is the one to tell. */
+static enum err drop_name(const char *temporary, enum err e)
+{
+	char *why = mem_str(err_text());
+	if (fault_ask(FILE_OP_REMOVE, temporary) == ERR_OK)
+		unlink(temporary);
+	err_set(e, "%s", why);
+	free(why);
+	return e;
+}
+
+/* `opened`: `from`, which we have locked, so that whoever finds the temporary waits for us as for any writer of `to`. */
+static enum err link_locked(const struct stat *opened, const char *from, const char *to, const char *temporary,
+			    enum how *ret_how)
+{
+	struct stat present;
+	*ret_how = LINKED;
+	/* rename() would leave two names of one file as they are. */
+	if (lstat(to, &present) == 0 && present.st_ino == opened->st_ino && present.st_dev == opened->st_dev)
+		return file_sync_parent(to);
+	if (link(from, temporary) != 0) {
+		/* FAT knows no links, some network file systems refuse them, the names may be on two file systems. */
+		*ret_how = errno == EEXIST ? AGAIN : COPIED;
+		return ERR_OK;
+	}
+	enum err e = fault_ask(FILE_OP_RENAME, to);
+	if (e == ERR_OK && rename(temporary, to) != 0)
+		e = err_errno("%s: cannot rename to %s", temporary, to);
+	return e == ERR_OK ? file_sync_parent(to) : drop_name(temporary, e);
+}
+
+static enum err try_link(const char *from, const char *to, const char *temporary, enum how *ret_how, mode_t *ret_mode)
+{
+	struct stat st;
+	int fd = -1;
+	bool there = false;
+	enum how how = AGAIN; /* `from` has been replaced between open() and flock() */
+	TRY(file_open_regular(from, &fd, &st));
+	enum err e = ERR_OK;
+	if (lock_named(fd, from, &there) != ERR_OK)
+		how = COPIED; /* a file system without locks for readers */
+	else if (there)
+		e = link_locked(&st, from, to, temporary, &how);
+	close(fd);
+	/* Only now: what is in the way may be a name of this very file, of a crash between link() and rename(). */
+	if (e == ERR_OK && there && how == AGAIN)
+		e = remove_leftover(temporary);
+	*ret_how = how;
+	*ret_mode = st.st_mode & (S_IRWXU | S_IRWXG | S_IRWXO);
+	return e;
+}
+
+enum err file_link(const char *from, const char *to)
+{
+	enum how how = AGAIN;
+	mode_t mode = 0;
+	TRY(fault_ask(FILE_OP_CREATE, to));
+	char *temporary = temporary_path(to);
+	enum err e = ERR_OK;
+	while (e == ERR_OK && how == AGAIN)
+		e = try_link(from, to, temporary, &how, &mode);
+	free(temporary);
+	return e == ERR_OK && how == COPIED ? file_copy(from, to, mode) : e;
+}

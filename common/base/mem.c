@@ -1,11 +1,14 @@
 #include "base/mem.h"
 
+#include <limits.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { BLOCK_ALIGNMENT = 64 };
+enum { BLOCK_ALIGNMENT = 64, LARGE_MIN = 4 << 20, PAGE_MAX_SIZE = 64 << 10 };
 
 struct bytes bytes_of(const void *p, size_t n)
 {
@@ -23,12 +26,23 @@ static _Noreturn void out_of_memory(size_t count, size_t size)
 	abort();
 }
 
+/* Large blocks in large pages: touching 47 MB for the first time costs 11 400 page faults without, 23 with them. Only
+ * advice, for blocks that have come fresh from the system. */
+static void want_large_pages(void *p, size_t n)
+{
+	if (n < LARGE_MIN)
+		return;
+	uintptr_t skip = PAGE_MAX_SIZE - (uintptr_t)p % PAGE_MAX_SIZE;
+	(void)madvise((uint8_t *)p + skip, (n - skip) / PAGE_MAX_SIZE * PAGE_MAX_SIZE, MADV_HUGEPAGE);
+}
+
 void *mem_array(size_t count, size_t size)
 {
 	/* calloc() checks the product; a size of 0 still gives a pointer that can be freed. */
 	void *p = count == 0 || size == 0 ? calloc(1, 1) : calloc(count, size);
 	if (p == NULL)
 		out_of_memory(count, size);
+	want_large_pages(p, count * size);
 	return p;
 }
 
@@ -56,9 +70,32 @@ void *mem_aligned(size_t n)
 	void *p = aligned_alloc(BLOCK_ALIGNMENT, rounded);
 	if (p == NULL)
 		out_of_memory(1, n);
+	want_large_pages(p, rounded);
 	memset(p, 0, rounded);
 	return p;
 }
+
+#ifdef __GLIBC__
+void mem_keep_large(void)
+{
+	/* Only advice, too. */
+	(void)mallopt(M_MMAP_MAX, 0);
+	(void)mallopt(M_TRIM_THRESHOLD, INT_MAX);
+}
+
+void mem_give_back(void)
+{
+	(void)malloc_trim(0);
+}
+#else
+void mem_keep_large(void)
+{
+}
+
+void mem_give_back(void)
+{
+}
+#endif
 
 char *mem_str(const char *s)
 {

@@ -26,6 +26,14 @@ char *mem_str(const char *s);                       /* copy of a string; NULL st
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*
+ * For a program that needs the same large blocks again and again: from now on freed ones stay with the process, because pages fresh from the
+ * system cost more than what is done with them. mem_give_back() when they are not needed for a while. thread: main, before others
+ * exist; mem_give_back(): any.
+ */
+void mem_keep_large(void);
+void mem_give_back(void);
+
+/*
  * Lower-case hexadecimal only, so that a digest has one text. hex_encode writes 2*n characters and a zero; hex_decode
  * takes exactly 2*n characters.
  */

@@ -208,9 +208,8 @@ static enum err take_part(struct client_call *k, struct payload *p, const struct
 		if (p->v[i].n > *left)
 			return err_set(ERR_MALFORMED, "download: more data than announced");
 		*left -= p->v[i].n;
-		TRY(sink->data(sink->arg, p->v[i]));
 	}
-	return ERR_OK;
+	return p->n > 0 ? sink->data(sink->arg, p->v, p->n) : ERR_OK;
 }
 
 enum err rpc_client_download(struct rpc_client *c, enum method_id method, struct bytes request,

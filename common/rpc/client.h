@@ -38,11 +38,11 @@ MUST_CHECK enum err rpc_client_call(struct rpc_client *c, enum method_id method,
 typedef enum err (*rpc_source_fn)(void *arg, struct bytes *ret_piece);
 MUST_CHECK enum err rpc_client_upload(struct rpc_client *c, enum method_id method, const struct wire_head *head,
 				      rpc_source_fn next, void *arg, struct buf *ret_reply);
-/* A download: `head` once, then `data` for each piece. Ends with ERR_OK only after a clean end and head.size -
- * head.offset bytes. */
+/* A download: `head` once, then `data` for each message, with the stretches that its data lies in (n > 0). Ends with ERR_OK only
+ * after a clean end and head.size - head.offset bytes. */
 struct rpc_sink {
 	enum err (*head)(void *arg, const struct wire_head *head);
-	enum err (*data)(void *arg, struct bytes piece);
+	enum err (*data)(void *arg, const struct bytes *pieces, size_t n);
 	void *arg;
 };
 MUST_CHECK enum err rpc_client_download(struct rpc_client *c, enum method_id method, struct bytes request,

@@ -99,13 +99,15 @@ static enum err fetch_head(void *arg, const struct wire_head *head)
 	return ERR_OK;
 }
 
-static enum err fetch_data(void *arg, struct bytes piece)
+static enum err fetch_data(void *arg, const struct bytes *pieces, size_t n)
 {
 	struct transfer_fetch *f = arg;
-	if (piece.n > f->size - f->at)
-		return err_set(ERR_CORRUPT, "the coordinator sends more than it said");
-	digest_add(f->digester, piece.p, piece.n);
-	f->at += piece.n;
+	for (size_t i = 0; i < n; i++) {
+		if (pieces[i].n > f->size - f->at)
+			return err_set(ERR_CORRUPT, "the coordinator sends more than it said");
+		digest_add(f->digester, pieces[i].p, pieces[i].n);
+		f->at += pieces[i].n;
+	}
 	return pace(f->rate, f->begun_ms, f->at - f->begun_at, f->stop);
 }
 

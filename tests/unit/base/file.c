@@ -416,6 +416,80 @@ static void test_copy(void **state)
 	free(big);
 }
 
+static ino_t inode(const char *name)
+{
+	struct stat st;
+	assert_int_equal(stat(at(name), &st), 0);
+	return st.st_ino;
+}
+
+static void test_link(void **state)
+{
+	(void)state;
+	replace("from", "new");
+	replace("link", "old");
+	assert_int_equal(file_link(at("none"), at("link")), ERR_NOT_FOUND);
+	assert_content("link", "old");
+	/* Every operation may fail, or be the last one before a crash. */
+	for (int after = 0; after < 2; after++) {
+		enum err e = ERR_IO;
+		struct plan p = {0};
+		for (size_t n = 1; e != ERR_OK; n++) {
+			replace("link", "old");
+			p = (struct plan){.fail_at = n, .and_after = after == 1};
+			file_set_hook(hook, &p);
+			e = file_link(at("from"), at("link"));
+			file_set_hook(NULL, NULL);
+			assert_content("link", p.calls < n || p.order[n - 1] == 'D' ? "new" : "old");
+			assert_content("from", "new");
+		}
+		assert_string_equal(p.order, "CRD");
+		assert_false(file_exists(at(".tmp-link")));
+	}
+	assert_true(inode("link") == inode("from"));
+	/* Once more, with the name already there, and with what a crash has left in the way: of this file or of another. */
+	assert_int_equal(file_link(at("from"), at("link")), ERR_OK);
+	assert_false(file_exists(at(".tmp-link")));
+	replace("link", "old");
+	assert_int_equal(link(at("from"), at(".tmp-link")), 0);
+	assert_int_equal(file_link(at("from"), at("link")), ERR_OK);
+	assert_content("link", "new");
+	replace("link", "old");
+	replace("other", "leftover");
+	assert_int_equal(rename(at("other"), at(".tmp-link")), 0);
+	assert_int_equal(file_link(at("from"), at("link")), ERR_OK);
+	assert_false(file_exists(at(".tmp-link")));
+	assert_content("link", "new");
+	/* Replacing one of the names leaves the other. */
+	replace("from", "newer");
+	assert_content("link", "new");
+	assert_int_equal(file_remove(at("link")), ERR_OK);
+	assert_content("from", "newer");
+}
+
+/* Where there can be no link: a copy. */
+static void test_link_across(void **state)
+{
+	(void)state;
+	struct stat here, there;
+	char elsewhere[] = "/dev/shm/hansa-test-XXXXXX";
+	if (stat("/dev/shm", &there) != 0 || stat(dir, &here) != 0 || here.st_dev == there.st_dev ||
+	    mkdtemp(elsewhere) == NULL)
+		skip();
+	char to[PATH_SIZE];
+	struct buf b;
+	replace("far", "content");
+	assert_int_equal(chmod(at("far"), 0640), 0);
+	assert_int_equal(file_link(at("far"), path_join(to, elsewhere, "to")), ERR_OK);
+	assert_int_equal(file_read(to, 100, &b), ERR_OK);
+	assert_string_equal(buf_str(&b), "content");
+	buf_deinit(&b);
+	assert_int_equal(stat(to, &there), 0);
+	assert_int_equal(there.st_mode & 0777, 0640);
+	assert_int_equal(unlink(to), 0);
+	assert_int_equal(rmdir(elsewhere), 0);
+}
+
 static void test_check_private(void **state)
 {
 	(void)state;
@@ -587,6 +661,8 @@ int main(void)
 		TEST(test_full_disk),
 		TEST(test_remove_and_rename),
 		TEST(test_copy),
+		TEST(test_link),
+		TEST(test_link_across),
 		TEST(test_check_private),
 		TEST(test_append),
 		TEST(test_failed_sync_is_final),

@@ -47,6 +47,23 @@ static void test_aligned(void **state)
 	}
 }
 
+/* What is kept and given out again is zeroed like everything else. */
+static void test_keeping_large_blocks(void **state)
+{
+	(void)state;
+	enum { SIZE = 40 << 20 };
+	mem_keep_large();
+	for (int i = 0; i < 3; i++) {
+		uint8_t *p = i % 2 == 0 ? mem_new(SIZE) : mem_aligned(SIZE);
+		for (size_t k = 0; k < SIZE; k += 509)
+			assert_int_equal(p[k], 0);
+		memset(p, 1, SIZE);
+		free(p);
+		if (i == 1)
+			mem_give_back();
+	}
+}
+
 static void test_strings(void **state)
 {
 	(void)state;
@@ -125,6 +142,7 @@ int main(void)
 		cmocka_unit_test(test_empty_blocks_can_be_freed),
 		cmocka_unit_test(test_grow_keeps_content),
 		cmocka_unit_test(test_aligned),
+		cmocka_unit_test(test_keeping_large_blocks),
 		cmocka_unit_test(test_strings),
 		cmocka_unit_test(test_overflow_ends_the_process),
 		cmocka_unit_test(test_hex),

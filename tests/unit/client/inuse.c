@@ -13,6 +13,7 @@
 #include "temp.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 static char dir[PATH_SIZE];
 
@@ -55,7 +56,7 @@ static bool offer(struct inuse *u, float sharp, const char *origin)
 	struct model *m = judge(sharp);
 	struct metrics score;
 	bool taken;
-	assert_int_equal(inuse_offer(u, m, origin, &taken, &score), ERR_OK);
+	assert_int_equal(inuse_offer(u, m, NULL, origin, &taken, &score), ERR_OK);
 	model_free(m);
 	return taken;
 }
@@ -128,6 +129,46 @@ static void without_samples_the_newest_is_taken(void **state)
 	dataset_free(none);
 }
 
+/* The file that was judged is the one in use, and the one that was in use before stays whole under its other name. */
+static void a_file_becomes_the_model_in_use(void **state)
+{
+	(void)state;
+	char from[2][PATH_SIZE], path[PATH_SIZE];
+	struct dataset *heldout = samples(10);
+	struct model *like = judge(1);
+	struct metrics score;
+	struct inuse *u;
+	bool taken;
+	assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+	for (int i = 0; i < 2; i++) {
+		struct model *m = judge((float)(i + 1));
+		struct inuse_file file = {.path = path_join(from[i], dir, i == 0 ? "a" : "b")};
+		assert_int_equal(safetensors_save(from[i], m, NULL), ERR_OK);
+		assert_int_equal(digest_file(from[i], &file.digest, NULL), ERR_OK);
+		assert_int_equal(inuse_offer(u, m, &file, i == 0 ? "first" : "second", &taken, &score), ERR_OK);
+		assert_true(taken);
+		assert_true(stored_sharpness() == (float)(i + 1));
+		model_free(m);
+	}
+	inuse_close(u);
+	struct stat a, b, now;
+	assert_int_equal(stat(from[0], &a), 0);
+	assert_int_equal(stat(from[1], &b), 0);
+	assert_int_equal(stat(path_join(path, dir, "model.safetensors"), &now), 0);
+	assert_true(now.st_ino == b.st_ino && a.st_ino != b.st_ino);
+	assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
+	assert_string_equal(inuse_origin(u), "second");
+	/* One that is written replaces the name, not the file. */
+	assert_true(offer(u, 3, "third"));
+	inuse_close(u);
+	struct model *second;
+	assert_int_equal(safetensors_load(from[1], &second), ERR_OK);
+	assert_true(second->theta[model_param(second, "head.weight")->offset + 2] == 2);
+	model_free(second);
+	model_free(like);
+	dataset_free(heldout);
+}
+
 static enum err fail_after(void *arg, enum file_op op, const char *path, size_t n, size_t *ret_short)
 {
 	int *left = arg;
@@ -154,7 +195,7 @@ static void a_full_disk_leaves_the_old_model(void **state)
 		assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
 		int left = n;
 		file_set_hook(fail_after, &left);
-		enum err err = inuse_offer(u, m, "next", &taken, &score);
+		enum err err = inuse_offer(u, m, NULL, "next", &taken, &score);
 		file_set_hook(NULL, NULL);
 		inuse_close(u);
 		model_free(m);
@@ -186,7 +227,7 @@ static void a_full_disk_leaves_a_foreign_model(void **state)
 		assert_int_equal(inuse_open(dir, like, heldout, &u), ERR_OK);
 		int left = n;
 		file_set_hook(fail_after, &left);
-		enum err err = inuse_offer(u, m, "next", &taken, &score);
+		enum err err = inuse_offer(u, m, NULL, "next", &taken, &score);
 		file_set_hook(NULL, NULL);
 		inuse_close(u);
 		model_free(m);
@@ -251,6 +292,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_worse_model_is_never_taken, fresh, clean),
 		cmocka_unit_test_setup_teardown(a_model_for_other_classes_is_kept_aside, fresh, clean),
+		cmocka_unit_test_setup_teardown(a_file_becomes_the_model_in_use, fresh, clean),
 		cmocka_unit_test_setup_teardown(without_samples_the_newest_is_taken, fresh, clean),
 		cmocka_unit_test_setup_teardown(a_full_disk_leaves_the_old_model, fresh, clean),
 		cmocka_unit_test_setup_teardown(a_full_disk_leaves_a_foreign_model, fresh, clean),

@@ -117,9 +117,11 @@ static enum err take_head(void *arg, const struct wire_head *head)
 	return ERR_OK;
 }
 
-static enum err take_data(void *arg, struct bytes piece)
+static enum err take_data(void *arg, const struct bytes *pieces, size_t n)
 {
-	return buf_append(&((struct sink *)arg)->content, piece.p, piece.n);
+	for (size_t i = 0; i < n; i++)
+		TRY(buf_append(&((struct sink *)arg)->content, pieces[i].p, pieces[i].n));
+	return ERR_OK;
 }
 
 static enum err fetch(struct rpc_client *c, const struct digest *digest, uint64_t offset, struct sink *out)

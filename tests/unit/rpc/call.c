@@ -212,11 +212,14 @@ static enum err sink_head(void *arg, const struct wire_head *head)
 	return ERR_OK;
 }
 
-static enum err sink_data(void *arg, struct bytes piece)
+static enum err sink_data(void *arg, const struct bytes *pieces, size_t n)
 {
 	struct sink *s = arg;
-	digest_add(s->d, piece.p, piece.n);
-	s->n += piece.n;
+	assert_true(n > 0);
+	for (size_t i = 0; i < n; i++) {
+		digest_add(s->d, pieces[i].p, pieces[i].n);
+		s->n += pieces[i].n;
+	}
 	return s->stop_at > 0 && s->n >= s->stop_at ? err_set(ERR_IO, "disk full") : ERR_OK;
 }
 

@@ -224,9 +224,10 @@ static enum err take_head(void *arg, const struct wire_head *head)
 	return ERR_OK;
 }
 
-static enum err take_data(void *arg, struct bytes piece)
+static enum err take_data(void *arg, const struct bytes *pieces, size_t n)
 {
-	*(uint64_t *)arg += piece.n;
+	for (size_t i = 0; i < n; i++)
+		*(uint64_t *)arg += pieces[i].n;
 	return ERR_OK;
 }
 
