@@ -260,7 +260,8 @@ static enum round_action look_at(struct engine *e, struct run *r, int64_t now_ms
 		*wait_ms = next < *wait_ms ? next : *wait_ms;
 	}
 	/* A row that is being written belongs to this round: its writer wakes us. */
-	return open && r->recording > 0 ? ROUND_NOTHING : action;
+	r->held_up = open && r->recording > 0 && action != ROUND_NOTHING;
+	return r->held_up ? ROUND_NOTHING : action;
 }
 
 static void retry_later(struct engine *e, struct run *r, enum err err, struct notices *out)

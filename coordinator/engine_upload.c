@@ -35,14 +35,16 @@ struct upload {
 static void let_go(struct upload *u)
 {
 	struct engine *e = u->engine;
+	struct run *r = u->run;
+	bool dismissed = false;
 	pthread_mutex_lock(&e->lock);
 	u->seat->uploading = false;
-	/* Revoked while it was sending: the round was left waiting for it. */
-	if (!u->run->ended && !registry_is_enrolled(e->config.registry, ROLE_PLANT, u->seat->plant))
-		engine_dismiss(e, u->run, u->seat->plant);
-	/* One that is past its deadline may have waited for this. */
-	engine_wake(e);
-	engine_release_run(e, u->run);
+	/* Revoked while it was sending: the round was left waiting for it. So was one that is past its deadline. */
+	if (!r->ended && !registry_is_enrolled(e->config.registry, ROLE_PLANT, u->seat->plant))
+		dismissed = engine_dismiss(e, r, u->seat->plant);
+	if (dismissed || (r->round.phase == ROUND_OPEN && engine_wall_ms(e) >= r->round.deadline_ms))
+		engine_wake(e);
+	engine_release_run(e, r);
 	pthread_mutex_unlock(&e->lock);
 	free(u);
 }
@@ -151,7 +153,7 @@ static void count(struct upload *u, const struct update_row *row, bool durable)
 	struct engine *e = u->engine;
 	struct run *r = u->run;
 	struct notices notices = {0};
-	enum round_action action;
+	enum round_action action = ROUND_NOTHING;
 	pthread_mutex_lock(&e->lock);
 	r->recording--;
 	if (durable) {
@@ -164,12 +166,14 @@ static void count(struct upload *u, const struct update_row *row, bool durable)
 		u->seat->verified = true;
 		r->bytes_up += row->size;
 		r->trouble[0] = '\0';
-		/* What it asks for is found by the thread, which looks at every open round. */
 		ENSURE(round_step(&r->round, ROUND_EVENT_ACCEPTED, row->time_ms, &action) == ERR_OK);
 		r->version++;
 		engine_tell_watchers(e, r, &notices);
 	}
-	engine_wake(e);
+	/* The thread finds by itself what the round asks for; it is woken for that, and not for every update. */
+	r->held_up = r->held_up || action != ROUND_NOTHING;
+	if (r->held_up && r->recording == 0)
+		engine_wake(e);
 	pthread_mutex_unlock(&e->lock);
 	notices_send(&notices, e->config.db);
 }

@@ -64,6 +64,14 @@ static struct waiter *waiter_new(const struct engine *e, enum waiter_kind kind, 
 	return w;
 }
 
+/* The thread knows of the first in the lobby, who is answered first; behind it nobody needs it before that, unless to be looked up. */
+static void enter_lobby(struct engine *e, struct waiter *w)
+{
+	if (w->unchecked || e->lobby.first == NULL)
+		engine_wake(e);
+	lobby_add(&e->lobby, w);
+}
+
 void engine_task(struct engine *e, const char *plant, const struct wire_task_request *request, answer_fn answer,
 		 void *call)
 {
@@ -87,8 +95,7 @@ void engine_task(struct engine *e, const char *plant, const struct wire_task_req
 		send_task(r, w, now, &notices);
 	} else {
 		w->unchecked = w->seen < e->last_ended;
-		lobby_add(&e->lobby, w);
-		engine_wake(e);
+		enter_lobby(e, w);
 	}
 	pthread_mutex_unlock(&e->lock);
 	notices_send(&notices, NULL);
@@ -109,8 +116,7 @@ void engine_watch(struct engine *e, const char *who, const struct wire_watch_req
 		notice_moved(&notices, w, r);
 	} else {
 		w->unchecked = r == NULL;
-		lobby_add(&e->lobby, w);
-		engine_wake(e);
+		enter_lobby(e, w);
 	}
 	pthread_mutex_unlock(&e->lock);
 	notices_send(&notices, NULL);

@@ -3,6 +3,8 @@
  * waiting. A turn ends by handing over to the first in the queue, who is in the group that it leads: nobody who comes later is served
  * before, nobody leads more than one group, and a group is at most GROUP_MAX updates long.
  *
+ * Everyone sleeps on a semaphore of their own: who is woken does not first wait for the lock that those before hold.
+ *
  * A leader cannot leave without handing over: whatever fails becomes the verdict of those whom it concerns, and of them only.
  *
  *	the append to a batch       the small ones of that batch; nobody's row speaks of what has been written
@@ -11,7 +13,9 @@
  */
 #include "coordinator/ledger.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,8 +26,8 @@ struct waiter {
 	struct waiter *next;
 	struct update_row *row;    /* borrowed */
 	struct spool_entry *small; /* borrowed */
-	pthread_cond_t wake;
-	bool leads, done;
+	sem_t wake;                /* posted once, when it is done or is to lead; the rest is read after that */
+	bool done;
 	enum err err;
 	char text[TEXT_SIZE]; /* of the error */
 };
@@ -139,42 +143,51 @@ static void take_group(struct ledger *l, struct group *g)
 		l->end = &l->first;
 }
 
-static void lead(struct ledger *l)
+static void lead(struct ledger *l, struct waiter *leader)
 {
 	struct group g = {.n = 0};
+	pthread_mutex_lock(&l->lock);
 	take_group(l, &g);
 	pthread_mutex_unlock(&l->lock);
 	append_small(l, &g);
 	write_rows(l, &g);
 	pthread_mutex_lock(&l->lock);
 	l->groups++;
+	struct waiter *next = l->first;
+	l->led = next != NULL;
+	pthread_mutex_unlock(&l->lock);
+	/* A waiter is gone as soon as it is woken. */
+	if (next != NULL)
+		sem_post(&next->wake);
 	for (size_t i = 0; i < g.n; i++) {
 		g.v[i]->done = true;
-		pthread_cond_signal(&g.v[i]->wake);
+		if (g.v[i] != leader)
+			sem_post(&g.v[i]->wake);
 	}
-	l->led = l->first != NULL;
-	if (l->led) {
-		l->first->leads = true;
-		pthread_cond_signal(&l->first->wake);
-	}
+}
+
+static void sleep_until_woken(struct waiter *w)
+{
+	while (sem_wait(&w->wake) != 0)
+		ENSURE(errno == EINTR);
 }
 
 enum err ledger_commit(struct ledger *l, struct update_row *row, struct spool_entry *small)
 {
 	struct waiter w = {.row = row, .small = small};
-	pthread_cond_init(&w.wake, NULL);
+	ENSURE(sem_init(&w.wake, 0, 0) == 0);
 	pthread_mutex_lock(&l->lock);
 	*l->end = &w;
 	l->end = &w.next;
-	w.leads = !l->led;
+	bool leads = !l->led;
 	l->led = true;
-	while (!w.done && !w.leads)
-		pthread_cond_wait(&w.wake, &l->lock);
-	if (!w.done)
-		lead(l);
 	pthread_mutex_unlock(&l->lock);
+	if (!leads)
+		sleep_until_woken(&w);
+	if (!w.done)
+		lead(l, &w);
 	ENSURE(w.done);
-	pthread_cond_destroy(&w.wake);
+	sem_destroy(&w.wake);
 	return w.err == ERR_OK ? ERR_OK : err_set(w.err, "%s", w.text);
 }
 

@@ -60,6 +60,7 @@ struct run {
 	uint64_t version;              /* grows with everything that a watcher can see */
 	uint64_t bytes_up, bytes_down; /* of the round; down: since the last restart */
 	size_t recording;              /* updates whose row is being written: the round cannot be closed meanwhile */
+	bool held_up;                  /* the round asks for something, which waits until none is recorded any more */
 	bool closing;                  /* the end of the open round has begun: it takes no update any more */
 	bool stop_asked;
 	enum round_action todo;   /* of the engine's thread, when the round is not open */

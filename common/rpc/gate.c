@@ -52,7 +52,6 @@ static void unlist(struct gate *g, struct gate_pass *pass)
 		at = &(*at)->next;
 	*at = pass->next;
 	pass->state = GATE_OUTSIDE;
-	pthread_cond_broadcast(&g->changed);
 }
 
 /* At the end of the list. */
@@ -162,6 +161,27 @@ static bool is_next(struct gate *g, const struct gate_pass *pass)
 	return p == pass && count(g, GATE_STREAM, GATE_ENDING) < g->places;
 }
 
+/* Can somebody who waits go on? Nobody is woken for nothing: streams come and go by the thousand a second. */
+static bool is_awaited(struct gate *g)
+{
+	for (const struct gate_pass *p = g->first; p != NULL; p = p->next) {
+		if (p->state == GATE_OWN && own(g, &p->id) == NULL)
+			return true;
+		if (p->state == GATE_PLACE && is_next(g, p))
+			return true;
+	}
+	return false;
+}
+
+/* After a change; the lock is given up first, or who is woken would wait for it. */
+static void unlock_and_tell(struct gate *g)
+{
+	bool awaited = is_awaited(g);
+	pthread_mutex_unlock(&g->lock);
+	if (awaited)
+		pthread_cond_broadcast(&g->changed);
+}
+
 enum err gate_enter(struct gate *g, struct gate_pass *pass)
 {
 	pthread_mutex_lock(&g->lock);
@@ -173,9 +193,8 @@ enum err gate_enter(struct gate *g, struct gate_pass *pass)
 			wait_ms(g, LOOK_MS);
 		}
 		pass->state = GATE_STREAM;
-		pthread_cond_broadcast(&g->changed);
 	}
-	pthread_mutex_unlock(&g->lock);
+	unlock_and_tell(g);
 	return e;
 }
 
@@ -207,15 +226,14 @@ void gate_stream_end(struct gate *g, struct gate_pass *pass)
 {
 	pthread_mutex_lock(&g->lock);
 	pass->state = GATE_ENDING;
-	pthread_cond_broadcast(&g->changed);
-	pthread_mutex_unlock(&g->lock);
+	unlock_and_tell(g);
 }
 
 void gate_leave(struct gate *g, struct gate_pass *pass)
 {
 	pthread_mutex_lock(&g->lock);
 	unlist(g, pass);
-	pthread_mutex_unlock(&g->lock);
+	unlock_and_tell(g);
 }
 
 size_t gate_waiting(struct gate *g)

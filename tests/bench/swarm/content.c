@@ -67,8 +67,13 @@ static struct bytes own(const struct content *c)
 	return bytes_of(c->own, c->n - c->rest.n);
 }
 
-static void take_digest(struct content *c)
+static void finish(struct content *c)
 {
+	if (c->whole != NULL) {
+		memcpy(c->whole, own(c).p, own(c).n);
+		if (c->rest.n > 0)
+			memcpy(c->whole + own(c).n, c->rest.p, c->rest.n);
+	}
 	struct digester *d = digest_begin();
 	digest_add(d, own(c).p, own(c).n);
 	digest_add(d, c->rest.p, c->rest.n);
@@ -81,7 +86,16 @@ void content_make(struct content *c, size_t elements, struct rng *rng)
 	size_t n_own = c->n < sizeof c->own ? c->n : sizeof c->own;
 	c->rest = c->n > n_own ? shared_bytes(c->n - n_own) : bytes_of(NULL, 0);
 	fill(c->own, n_own / sizeof(int32_t), rng);
-	take_digest(c);
+	content_free(c);
+	if (c->n <= CONTENT_WHOLE_MAX)
+		c->whole = mem_array(c->n, 1);
+	finish(c);
+}
+
+void content_free(struct content *c)
+{
+	free(c->whole);
+	c->whole = NULL;
 }
 
 void content_spoil(struct content *c, struct rng *rng)
@@ -90,13 +104,13 @@ void content_spoil(struct content *c, struct rng *rng)
 	size_t at = (size_t)rng_below(rng, own(c).n / sizeof q) * sizeof q;
 	fixed_order(&q, 1);
 	memcpy(c->own + at, &q, sizeof q);
-	take_digest(c);
+	finish(c);
 }
 
 struct bytes content_piece(const struct content *c, size_t at, size_t max)
 {
-	struct bytes b = own(c);
-	if (at >= b.n) {
+	struct bytes b = c->whole != NULL ? bytes_of(c->whole, c->n) : own(c);
+	if (c->whole == NULL && at >= b.n) {
 		at -= b.n;
 		b = c->rest;
 	}

@@ -483,6 +483,7 @@ enum err plant_join(struct plant *p)
 		err_set(err, "%s: %s", p->name, p->text);
 	pthread_mutex_destroy(&p->lock);
 	credential_free(&p->cred);
+	content_free(&p->content);
 	free(p);
 	return err;
 }
