@@ -403,8 +403,7 @@ static enum err finish_job(struct participant *p, const struct wire_task *task)
 			 wire_job_state_name(task->job_state), task->round, inuse_origin(p->job->inuse));
 	parts_end(&p->parts, task->job);
 	received_done(&p->needs, task->job);
-	/* A job that is done is over; another one may be resumed, and would need them. */
-	return local_end(p->config->state, task->job_state == WIRE_JOB_DONE ? task->job : task->job - 1);
+	return local_end(p->config->state, task->job, task->job_state == WIRE_JOB_DONE);
 }
 
 /* ---- the loop ---- */
