@@ -339,12 +339,24 @@ static enum err upload_zeros(struct waiting *w, struct wire_receipt *ret_receipt
 	return err;
 }
 
+static enum wire_job_state until_ended(uint64_t job)
+{
+	struct wire_watch_reply watch;
+	for (uint64_t seen = 0;; seen = watch.version) {
+		struct wire_watch_request asked = {.job = job, .seen = seen};
+		assert_ok(call_watch(admin, &asked, &watch));
+		enum wire_job_state state = watch.job.state;
+		wire_watch_reply_free(&watch);
+		if (state != WIRE_JOB_RUNNING)
+			return state;
+	}
+}
+
 static void a_job_over_the_network(void **state)
 {
 	(void)state;
 	struct waiting w;
 	struct wire_receipt receipt;
-	struct wire_watch_reply watch;
 	struct wire_jobs jobs;
 	struct wire_rounds rounds;
 	struct buf content;
@@ -374,15 +386,7 @@ static void a_job_over_the_network(void **state)
 	buf_deinit(&sink.content);
 	assert_ok(upload_zeros(&w, &receipt));
 	assert_int_equal(receipt.job, job);
-	for (uint64_t seen = 0;; seen = watch.version) {
-		struct wire_watch_request asked = {.job = job, .seen = seen};
-		assert_ok(call_watch(admin, &asked, &watch));
-		bool ended = watch.job.state != WIRE_JOB_RUNNING;
-		assert_int_equal(watch.job.state, ended ? WIRE_JOB_DONE : WIRE_JOB_RUNNING);
-		wire_watch_reply_free(&watch);
-		if (ended)
-			break;
-	}
+	assert_int_equal(until_ended(job), WIRE_JOB_DONE);
 	struct wire_job_ref ref = {.job = job};
 	assert_ok(call_jobs(admin, &ref, &jobs));
 	assert_int_equal(jobs.n, 1);
@@ -733,6 +737,7 @@ static void reasons_and_reports_are_shown(void **state)
 	assert_ok(wire_job_ref_pack(&ref, &request));
 	assert_ok(rpc_client_call(admin, METHOD_STOP_JOB, buf_bytes(&request), 0, &reply));
 	buf_deinit(&reply);
+	until_ended(job);
 	assert_ok(rpc_client_call(admin, METHOD_LIST_JOBS, buf_bytes(&request), 0, &reply));
 	assert_ok(wire_jobs_unpack(buf_bytes(&reply), &jobs));
 	buf_deinit(&reply);
