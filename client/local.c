@@ -135,22 +135,83 @@ enum err local_trim(const struct local *l, uint32_t round)
 	return s.before > 0 ? dir_each(l->dir, look_at, &s) : ERR_OK;
 }
 
-struct ended {
+/* ---- the end of a job ---- */
+
+/* A job that may be resumed, and when it was last worked for. */
+struct other {
+	uint64_t job;
+	int64_t time_ns;
+};
+
+struct end {
 	const char *dir;
 	uint64_t job;
+	bool done;
+	struct other others[LOCAL_JOBS_MAX]; /* those that stay, in no order */
+	size_t n;
 };
+
+static bool is_older(const struct other *a, const struct other *b)
+{
+	return a->time_ns != b->time_ns ? a->time_ns < b->time_ns : a->job < b->job;
+}
+
+static struct other *find_other(struct end *end, uint64_t job)
+{
+	for (size_t i = 0; i < end->n; i++) {
+		if (end->others[i].job == job)
+			return &end->others[i];
+	}
+	return NULL;
+}
+
+static struct other *oldest_other(struct end *end)
+{
+	struct other *oldest = &end->others[0];
+	for (size_t i = 1; i < end->n; i++) {
+		if (is_older(&end->others[i], oldest))
+			oldest = &end->others[i];
+	}
+	return oldest;
+}
+
+/* Files come in any order; a job that has had to go comes back with a newer file of its own. */
+static enum err choose_other(void *arg, const char *name)
+{
+	struct end *end = arg;
+	struct entry e;
+	char path[PATH_SIZE];
+	if (!entry_parse(name, &e) || e.job == end->job)
+		return ERR_OK;
+	struct other this = {.job = e.job}, *place = find_other(end, e.job);
+	TRY(file_time(path_join(path, end->dir, name), &this.time_ns));
+	if (place == NULL && end->n < LOCAL_JOBS_MAX)
+		end->others[end->n++] = this;
+	else {
+		place = place == NULL ? oldest_other(end) : place;
+		if (is_older(place, &this))
+			*place = this;
+	}
+	return ERR_OK;
+}
 
 static enum err remove_ended(void *arg, const char *name)
 {
-	const struct ended *ended = arg;
+	struct end *end = arg;
 	struct entry e;
 	char path[PATH_SIZE];
-	return entry_parse(name, &e) && e.job <= ended->job ? file_remove(path_join(path, ended->dir, name)) : ERR_OK;
+	if (!entry_parse(name, &e))
+		return ERR_OK;
+	bool stays = e.job == end->job ? !end->done : find_other(end, e.job) != NULL;
+	return stays ? ERR_OK : file_remove(path_join(path, end->dir, name));
 }
 
-enum err local_end(const char *state_dir, uint64_t job)
+enum err local_end(const char *state_dir, uint64_t job, bool done)
 {
 	char dir[PATH_SIZE];
-	struct ended ended = {.dir = path_join(dir, state_dir, "local"), .job = job};
-	return file_exists(dir) ? dir_each(dir, remove_ended, &ended) : ERR_OK;
+	struct end end = {.dir = path_join(dir, state_dir, "local"), .job = job, .done = done};
+	if (!file_exists(dir))
+		return ERR_OK;
+	TRY(dir_each(dir, choose_other, &end));
+	return dir_each(dir, remove_ended, &end);
 }

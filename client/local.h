@@ -24,7 +24,9 @@ MUST_CHECK enum err local_restore(const struct local *l, uint32_t round, const s
 MUST_CHECK enum err local_keep(const struct local *l, uint32_t round, const struct model *m);
 /* The update of `round` has been accepted: what is older than what that round started from is not needed again. */
 MUST_CHECK enum err local_trim(const struct local *l, uint32_t round);
-/* Remove those of `job` and all jobs before it. */
-MUST_CHECK enum err local_end(const char *state_dir, uint64_t job);
+/* The job has ended. When it is done, its files go; otherwise they stay, for it may be resumed. Of other jobs, which run or may be resumed,
+ * the LOCAL_JOBS_MAX that were worked for last keep theirs. */
+enum { LOCAL_JOBS_MAX = 8 };
+MUST_CHECK enum err local_end(const char *state_dir, uint64_t job, bool done);
 
 #endif

@@ -35,6 +35,7 @@ struct participant {
 	char name[IDENTITY_PART_SIZE];
 	bool json;
 	char received[PATH_SIZE];
+	struct received_needs needs;
 	struct progress progress;
 	struct parts parts;
 	char missed[WIRE_NAME_SIZE + PART_WHY_SIZE + 80]; /* see participant_missed() */
@@ -48,6 +49,14 @@ static bool is_final(enum err err)
 }
 
 /* ---- judging models ---- */
+
+/* Before anything is fetched for the task, so that what earlier tasks left does not pile up, whatever became of them. */
+static enum err make_room(struct participant *p, const struct wire_task *task)
+{
+	received_need(&p->needs, task->job, &task->source, &task->base);
+	enum err err = received_keep(p->received, &p->needs);
+	return err == ERR_OK ? ERR_OK : err_set(ERR_IO, "%s", err_text());
+}
 
 static enum err ensure_job(struct participant *p, const struct wire_task *task)
 {
@@ -234,8 +243,6 @@ static enum err take_round(struct participant *p, const struct wire_task *task, 
 	if (err == ERR_OK)
 		err = local_trim(&j->local, task->round);
 	if (err == ERR_OK)
-		err = received_keep(p->received, &task->source, &task->base);
-	if (err == ERR_OK)
 		err = progress_write(&p->progress, p->name, p->session, NULL);
 	if (err == ERR_OK)
 		print_round(p, task, &result, (double)(clock_monotonic_ms() - start) / 1000);
@@ -278,6 +285,7 @@ static enum err train_task(struct participant *p, const struct wire_task *task)
 		parts_again(&p->parts, task->job);
 		return session_nap(NAP_MS);
 	}
+	TRY(make_room(p, task));
 	enum err err = ensure_job(p, task);
 	bool opened = err == ERR_OK;
 	if (opened)
@@ -372,6 +380,7 @@ static enum err judge_end(struct participant *p, const struct wire_task *task)
 static enum err finish_job(struct participant *p, const struct wire_task *task)
 {
 	const char *why = NULL;
+	TRY(make_room(p, task));
 	enum err err = ensure_job(p, task);
 	if (err == ERR_OK)
 		err = judge_end(p, task);
@@ -394,8 +403,8 @@ static enum err finish_job(struct participant *p, const struct wire_task *task)
 		log_info("join", "%s: %s after round %" PRIu32 "; in use: %s", task->job_name,
 			 wire_job_state_name(task->job_state), task->round, inuse_origin(p->job->inuse));
 	parts_end(&p->parts, task->job);
-	/* A job that is done is over; another one may be resumed, and would need them. */
-	return local_end(p->config->state, task->job_state == WIRE_JOB_DONE ? task->job : task->job - 1);
+	received_done(&p->needs, task->job);
+	return local_end(p->config->state, task->job, task->job_state == WIRE_JOB_DONE);
 }
 
 /* ---- the loop ---- */

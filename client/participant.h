@@ -5,7 +5,7 @@
  * STATE holds what must outlive a restart:
  *	model.safetensors, model.json   the model in use
  *	global.safetensors              the last aggregated model
- *	received/SHA256.safetensors     models by content, .part while they come; only those of the present job are kept
+ *	received/SHA256.safetensors     models by content, .part while they come; only what the jobs under way need
  *	local/...                       tensors that stay here (client/local.h)
  *	progress.json                   last finished job, bytes, rounds: for people and programs
  */

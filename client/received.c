@@ -53,35 +53,50 @@ enum err received_put(const char *dir, const struct digest *d, struct bytes cont
 	return err == ERR_OK ? ERR_OK : err_set(ERR_IO, "%s", err_text());
 }
 
-struct keep {
-	const char *dir;
-	char names[2][NAME_SIZE];
-};
-
-static bool is_kept(const struct keep *keep, const char *name)
+void received_need(struct received_needs *needs, uint64_t job, const struct digest *source, const struct digest *base)
 {
-	for (size_t i = 0; i < 2; i++) {
-		size_t n = strlen(keep->names[i]);
-		if (strncmp(name, keep->names[i], n) == 0 &&
-		    (name[n] == '\0' || strcmp(name + n, SESSION_PART_SUFFIX) == 0))
-			return true;
-	}
-	return false;
+	received_done(needs, job);
+	if (needs->n == RECEIVED_JOBS_MAX)
+		received_done(needs, needs->v[0].job);
+	needs->v[needs->n++] = (struct received_need){.job = job, .source = *source, .base = *base};
 }
 
-static enum err remove_unless_kept(void *arg, const char *name)
+void received_done(struct received_needs *needs, uint64_t job)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < needs->n; i++) {
+		if (needs->v[i].job != job)
+			needs->v[n++] = needs->v[i];
+	}
+	needs->n = n;
+}
+
+struct keep {
+	const char *dir;
+	const struct received_needs *needs;
+};
+
+static bool is_of(const struct digest *d, const char *name)
+{
+	char whole[NAME_SIZE];
+	size_t n = strlen(file_name(d, whole));
+	return strncmp(name, whole, n) == 0 && (name[n] == '\0' || strcmp(name + n, SESSION_PART_SUFFIX) == 0);
+}
+
+static enum err remove_unless_needed(void *arg, const char *name)
 {
 	const struct keep *keep = arg;
 	char path[PATH_SIZE];
-	if (is_kept(keep, name))
-		return ERR_OK;
+	for (size_t i = 0; i < keep->needs->n; i++) {
+		const struct received_need *need = &keep->needs->v[i];
+		if (is_of(&need->source, name) || is_of(&need->base, name))
+			return ERR_OK;
+	}
 	return file_remove(path_join(path, keep->dir, name));
 }
 
-enum err received_keep(const char *dir, const struct digest *a, const struct digest *b)
+enum err received_keep(const char *dir, const struct received_needs *needs)
 {
-	struct keep keep = {.dir = dir};
-	file_name(a, keep.names[0]);
-	file_name(b, keep.names[1]);
-	return dir_each(dir, remove_unless_kept, &keep);
+	struct keep keep = {.dir = dir, .needs = needs};
+	return dir_each(dir, remove_unless_needed, &keep);
 }

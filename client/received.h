@@ -1,8 +1,8 @@
 /*
  * Models received from the coordinator: STATE/received/SHA256.safetensors, whole or not there; one that is being
- * fetched ends in .part. Only those of the present round are kept. Nothing is written to a model under its name, so it
- * may have other names (the model in use is one): file_link(). They are made as readable as the model in use has to be;
- * the folder is not.
+ * fetched ends in .part. Only what the jobs under way need is kept: their source and the base of their last round.
+ * Nothing is written to a model under its name, so it may have other names (the model in use is one): file_link(). They
+ * are made as readable as the model in use has to be; the folder is not.
  */
 #ifndef HANSA_CLIENT_RECEIVED_H
 #define HANSA_CLIENT_RECEIVED_H
@@ -19,7 +19,20 @@ MUST_CHECK enum err received_get(const char *dir, struct session *session, const
 				 struct model **ret_model);
 /* The model `d`, which came inside a message; kept like a fetched one. ERR_CORRUPT when it is not that. */
 MUST_CHECK enum err received_put(const char *dir, const struct digest *d, struct bytes content);
-/* Remove all but these two and their parts. */
-MUST_CHECK enum err received_keep(const char *dir, const struct digest *a, const struct digest *b);
+
+/* What the jobs under way at this plant need. In memory only: after a restart each says so again with its next task. */
+enum { RECEIVED_JOBS_MAX = 4 /* of more, those that were met last; the others' models are fetched again */ };
+struct received_needs {
+	struct received_need {
+		uint64_t job;
+		struct digest source, base;
+	} v[RECEIVED_JOBS_MAX]; /* what was needed last stands last */
+	size_t n;
+};
+void received_need(struct received_needs *needs, uint64_t job, const struct digest *source, const struct digest *base);
+/* The job is over. What it needed may stay until the next received_keep(): another job may begin with it. */
+void received_done(struct received_needs *needs, uint64_t job);
+/* Remove all but these models and their parts. */
+MUST_CHECK enum err received_keep(const char *dir, const struct received_needs *needs);
 
 #endif

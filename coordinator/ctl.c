@@ -124,6 +124,21 @@ enum err ctl_find_job(struct ctl *c, const char *word, struct wire_jobs *ret_job
 	return ERR_OK;
 }
 
+enum err ctl_watch(struct ctl *c, uint64_t job, uint64_t seen, int64_t deadline_ms, struct wire_watch_reply *ret_reply)
+{
+	struct wire_watch_request asked = {.job = job, .seen = seen};
+	struct buf request, reply = {0};
+	buf_init(&request, 64);
+	enum err err = wire_watch_request_pack(&asked, &request);
+	if (err == ERR_OK)
+		err = rpc_client_call(c->client, METHOD_WATCH, buf_bytes(&request), deadline_ms, &reply);
+	if (err == ERR_OK)
+		err = wire_watch_reply_unpack(buf_bytes(&reply), ret_reply);
+	buf_deinit(&request);
+	buf_deinit(&reply);
+	return err;
+}
+
 enum err ctl_list_rounds(struct ctl *c, uint64_t job, struct wire_rounds *ret_rounds)
 {
 	struct wire_job_ref ref = {.job = job};

@@ -42,6 +42,10 @@ MUST_CHECK enum err ctl_call(struct ctl *c, enum method_id method, const struct 
 MUST_CHECK enum err ctl_find_job(struct ctl *c, const char *word, struct wire_jobs *ret_job);
 MUST_CHECK enum err ctl_list_rounds(struct ctl *c, uint64_t job,
 				    struct wire_rounds *ret_rounds); /* wire_rounds_free() */
+/* Waits for news of a job later than `seen`, for at most `deadline_ms` (0: as long as such a call may take; then ERR_DEADLINE).
+ * wire_watch_reply_free(). */
+MUST_CHECK enum err ctl_watch(struct ctl *c, uint64_t job, uint64_t seen, int64_t deadline_ms,
+			      struct wire_watch_reply *ret_reply);
 /* Publishes a file; its content is mapped, not read into memory. */
 MUST_CHECK enum err ctl_publish(struct ctl *c, const char *path, struct wire_publish_reply *ret_reply);
 

@@ -1,5 +1,5 @@
 /*
- * hansactl job list, job show, job stop, job resume, rounds.
+ * hansactl job list, job show, job resume, rounds.
  */
 #include "base/table.h"
 #include "coordinator/commands.h"
@@ -138,22 +138,24 @@ const struct cli_command command_job_show = {
 	.run = job_show,
 };
 
-/* ---- job stop, job resume ---- */
+/* ---- job resume ---- */
 
-static enum err tell(const char *dir, const char *word, enum method_id method, const char *done)
+static enum err job_resume(const void *p, const char *const *words, size_t n_words)
 {
+	(void)n_words;
+	const struct ctl_args *args = p;
 	struct wire_jobs job = {.n = 0};
 	struct buf request, reply = {0};
 	struct ctl ctl;
-	TRY(ctl_open(dir, &ctl));
+	TRY(ctl_open(args->dir, &ctl));
 	buf_init(&request, 64);
-	enum err err = ctl_find_job(&ctl, word, &job);
+	enum err err = ctl_find_job(&ctl, words[0], &job);
 	if (err == ERR_OK)
 		err = wire_job_ref_pack(&(struct wire_job_ref){.job = job.v[0].job}, &request);
 	if (err == ERR_OK)
-		err = ctl_call(&ctl, method, &request, &reply);
+		err = ctl_call(&ctl, METHOD_RESUME_JOB, &request, &reply);
 	if (err == ERR_OK)
-		printf("%s job %" PRIu64 " (%s)\n", done, job.v[0].job, job.v[0].name);
+		printf("resumed job %" PRIu64 " (%s)\n", job.v[0].job, job.v[0].name);
 	buf_deinit(&request);
 	buf_deinit(&reply);
 	wire_jobs_free(&job);
@@ -161,35 +163,7 @@ static enum err tell(const char *dir, const char *word, enum method_id method, c
 	return err;
 }
 
-static enum err job_stop(const void *p, const char *const *words, size_t n_words)
-{
-	(void)n_words;
-	const struct ctl_args *args = p;
-	return tell(args->dir, words[0], METHOD_STOP_JOB, "stopped");
-}
-
-static enum err job_resume(const void *p, const char *const *words, size_t n_words)
-{
-	(void)n_words;
-	const struct ctl_args *args = p;
-	return tell(args->dir, words[0], METHOD_RESUME_JOB, "resumed");
-}
-
-static const struct cli_option stop_options[] = {CTL_DIR_OPTION, {0}};
-
-const struct cli_command command_job_stop = {
-	.name = "job stop",
-	.arguments = "JOB",
-	.summary = "end a running job; its last committed model stays",
-	.help = "An open round is abandoned; a round that is sealed already is committed first. Returns when the job "
-		"has ended.\n\n"
-		"Example:\n  hansactl --dir /var/lib/hansa job stop 1\n",
-	.options = stop_options,
-	.args_size = sizeof(struct ctl_args),
-	.positional_min = 1,
-	.positional_max = 1,
-	.run = job_stop,
-};
+static const struct cli_option resume_options[] = {CTL_DIR_OPTION, {0}};
 
 const struct cli_command command_job_resume = {
 	.name = "job resume",
@@ -203,7 +177,7 @@ const struct cli_command command_job_resume = {
 		"job that is done cannot go on:\n"
 		"start another one from its model.\n\n"
 		"Example:\n  hansactl --dir /var/lib/hansa job resume 1\n",
-	.options = stop_options,
+	.options = resume_options,
 	.args_size = sizeof(struct ctl_args),
 	.positional_min = 1,
 	.positional_max = 1,

@@ -78,21 +78,6 @@ static enum err print_end(const struct watch *w, const struct wire_job *j)
 
 /* ---- following ---- */
 
-static enum err ask(struct watch *w, struct wire_watch_reply *ret_reply)
-{
-	struct wire_watch_request asked = {.job = w->job, .seen = w->seen};
-	struct buf request, reply = {0};
-	buf_init(&request, 64);
-	enum err err = wire_watch_request_pack(&asked, &request);
-	if (err == ERR_OK)
-		err = ctl_call(&w->ctl, METHOD_WATCH, &request, &reply);
-	if (err == ERR_OK)
-		err = wire_watch_reply_unpack(buf_bytes(&reply), ret_reply);
-	buf_deinit(&request);
-	buf_deinit(&reply);
-	return err;
-}
-
 /* On stderr, once: rounds are on stdout, and this may pass. */
 static void tell_trouble(struct watch *w, const struct wire_job *j)
 {
@@ -108,7 +93,7 @@ static enum err follow(struct watch *w, bool *ret_ended, enum err *ret_end)
 {
 	struct wire_watch_reply now;
 	char count[CTL_TEXT_SIZE];
-	TRY(ask(w, &now));
+	TRY(ctl_watch(&w->ctl, w->job, w->seen, 0, &now));
 	w->heard_ms = clock_monotonic_ms();
 	w->seen = now.version;
 	bool ended = now.job.state != WIRE_JOB_RUNNING;

@@ -54,7 +54,6 @@ void engine_remove_run(struct engine *e, struct run *r)
 	r->ended = true;
 	e->last_ended = r->id > e->last_ended ? r->id : e->last_ended;
 	engine_release_run(e, r);
-	pthread_cond_broadcast(&e->ended);
 }
 
 void engine_release_run(struct engine *e, struct run *r)
@@ -218,7 +217,6 @@ enum err engine_open(const struct engine_config *config, struct engine **ret_eng
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&e->wake, &monotonic);
-	pthread_cond_init(&e->ended, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	enum err err = spool_open(config->dir, &config->spool, &e->spool);
 	e->ledger = ledger_new(config->db, e->spool);
@@ -393,7 +391,6 @@ void engine_drain(struct engine *e)
 		lobby_remove(&e->lobby, w);
 		notice_refuse(&notices, w, ERR_UNAVAILABLE, ENGINE_STOPPING);
 	}
-	pthread_cond_broadcast(&e->ended);
 	engine_wake(e);
 	pthread_mutex_unlock(&e->lock);
 	notices_send(&notices, e->config.db);
@@ -416,7 +413,6 @@ void engine_close(struct engine *e)
 	ledger_free(e->ledger);
 	spool_close(e->spool);
 	pthread_cond_destroy(&e->wake);
-	pthread_cond_destroy(&e->ended);
 	pthread_mutex_destroy(&e->lock);
 	retention_free(e->retention);
 	free(e);

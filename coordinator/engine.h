@@ -15,8 +15,7 @@
 #include "coordinator/store.h"
 
 enum {
-	ENGINE_JOBS_MAX = 64,   /* running at a time */
-	ENGINE_STOP_MS = 20000, /* how long a stop waits for the job's end; less than the call's time */
+	ENGINE_JOBS_MAX = 64, /* running at a time */
 };
 
 struct engine_config {
@@ -28,7 +27,6 @@ struct engine_config {
 	uint64_t upload_bytes_max; /* of one update */
 	struct spool_config spool; /* its limits */
 	int64_t hold_ms;           /* how long a call waits before it is answered "nothing yet" */
-	int64_t stop_ms;           /* how long a stop waits for the job's end; 0: ENGINE_STOP_MS */
 	/* Clocks; NULL: the machine's. Deadlines go by the wall clock, waiting by the monotonic one. */
 	int64_t (*wall_ms)(void);
 	int64_t (*monotonic_ms)(void);
@@ -85,8 +83,8 @@ void engine_sent(struct engine *e, const char *plant, const struct digest *model
 
 /* ERR_NOT_FOUND: source not published; ERR_CONFIG, ERR_SHAPE, ERR_NUMERIC, ERR_LIMIT: cannot work; ERR_STATE: the name is running. */
 MUST_CHECK enum err engine_job_start(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job);
-/* Returns when the job has ended; a round that is sealed is committed first. ERR_NOT_FOUND; ERR_STATE: it had ended before;
- * ERR_UNAVAILABLE: that takes longer than stop_ms, but the job will stop. */
+/* The job will end when its present step is done (a round that is sealed is committed first), which engine_watch() tells; a restart
+ * before that forgets it. ERR_NOT_FOUND; ERR_STATE: it had ended before; ERR_UNAVAILABLE: the coordinator is stopping. */
 MUST_CHECK enum err engine_job_stop(struct engine *e, uint64_t job);
 /* A stopped or failed job goes on: its next round opens from its last committed model. ERR_NOT_FOUND: no such job, or its models are gone;
  * ERR_STATE: it runs, or is done, its name is running, or too few of its plants are still enrolled; ERR_LIMIT; ERR_CORRUPT: what is stored of

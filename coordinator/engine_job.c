@@ -264,36 +264,18 @@ static enum err why_not_running(struct engine *e, uint64_t job)
 	return err;
 }
 
-/* A round that is sealed is committed first, and a full disk may hold that up for as long as it likes. */
-static enum err wait_for_end(struct engine *e, uint64_t job)
-{
-	struct timespec until;
-	int late = 0;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	int64_t ms = e->config.stop_ms != 0 ? e->config.stop_ms : ENGINE_STOP_MS;
-	until.tv_sec += ms / 1000 + (until.tv_nsec / 1000000 + ms % 1000) / 1000;
-	until.tv_nsec = (until.tv_nsec + ms % 1000 * 1000000) % 1000000000;
-	while (e->threaded && !e->draining && late == 0 && engine_find(e, job) != NULL)
-		late = pthread_cond_timedwait(&e->ended, &e->lock, &until);
-	if (!e->threaded || engine_find(e, job) == NULL)
-		return ERR_OK;
-	return e->draining
-		       ? err_set(ERR_UNAVAILABLE, ENGINE_STOPPING)
-		       : err_set(ERR_UNAVAILABLE,
-				 "job %" PRIu64 " will stop when its present step is done; see hansactl job show", job);
-}
-
 enum err engine_job_stop(struct engine *e, uint64_t job)
 {
 	enum err err = ERR_OK;
 	pthread_mutex_lock(&e->lock);
 	struct run *r = engine_find(e, job);
 	bool running = r != NULL;
-	if (running) {
+	if (running && e->draining) {
+		err = err_set(ERR_UNAVAILABLE, ENGINE_STOPPING);
+	} else if (running) {
 		r->stop_asked = true;
 		r->retry_at_ms = 0;
 		engine_wake(e);
-		err = wait_for_end(e, job);
 	}
 	pthread_mutex_unlock(&e->lock);
 	return running ? err : why_not_running(e, job);

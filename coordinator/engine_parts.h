@@ -35,7 +35,6 @@ struct engine {
 
 	pthread_mutex_t lock;              /* everything below, and all runs and seats */
 	pthread_cond_t wake;               /* the thread: there is something to do */
-	pthread_cond_t ended;              /* a job has ended, or the engine drains */
 	struct run *runs[ENGINE_JOBS_MAX]; /* running jobs, by id */
 	size_t n_runs;
 	const char *starting[ENGINE_JOBS_MAX]; /* borrowed: names of jobs that are being started, which need a place */

@@ -81,7 +81,30 @@ static enum err check_model(const char *path)
 
 static const char publishing[] = "storing a model";
 
-static enum err receive(struct rpc_stream *in, const struct wire_head *head, struct file *f)
+/* Published models stay for good, and a lab may publish: the disk keeps what the settings want for everything else. */
+static enum err check_room(const struct service *s, uint64_t missing)
+{
+	uint64_t least = (uint64_t)s->federation->settings.disk_free_min, left;
+	if (least == 0)
+		return ERR_OK;
+	TRY(trouble_hide_file(dir_free(s->federation->dir, &left), publishing, TROUBLE_STORE));
+	if (left >= least && left - least >= missing)
+		return ERR_OK;
+	return err_set(ERR_UNAVAILABLE,
+		       "the coordinator's disk has no room for the model: %" PRIu64 " bytes are free, %" PRIu64
+		       " of it are still to come, and disk_free_min is %" PRIu64,
+		       left, missing, least);
+}
+
+/* Its key may be revoked, and others may fill the disk meanwhile. */
+static enum err may_go_on(const struct service *s, const struct peer *peer, uint64_t missing)
+{
+	TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
+	return check_room(s, missing);
+}
+
+static enum err receive(struct service *s, const struct peer *peer, struct rpc_stream *in, const struct wire_head *head,
+			struct file *f)
 {
 	for (;;) {
 		const struct bytes *pieces;
@@ -90,6 +113,7 @@ static enum err receive(struct rpc_stream *in, const struct wire_head *head, str
 		if (err == ERR_END)
 			break;
 		TRY(err);
+		TRY(may_go_on(s, peer, head->size - file_offset(f)));
 		for (size_t i = 0; i < n; i++) {
 			if (pieces[i].n > head->size - file_offset(f))
 				return err_set(ERR_LIMIT, "more bytes than the %" PRIu64 " that were announced",
@@ -100,15 +124,16 @@ static enum err receive(struct rpc_stream *in, const struct wire_head *head, str
 	if (file_offset(f) != head->size)
 		return err_set(ERR_MALFORMED, "%" PRIu64 " bytes instead of the %" PRIu64 " that were announced",
 			       file_offset(f), head->size);
+	TRY(registry_check(s->federation->registry, &peer->id, &peer->key, clock_wall_ms()));
 	return trouble_hide_file(file_sync(f), publishing, TROUBLE_STORE);
 }
 
-static enum err take_model(struct service *s, struct rpc_stream *in, const struct wire_head *head, const char *temp,
-			   struct wire_publish_reply *ret_reply)
+static enum err take_model(struct service *s, const struct peer *peer, struct rpc_stream *in,
+			   const struct wire_head *head, const char *temp, struct wire_publish_reply *ret_reply)
 {
 	struct file *f;
 	TRY(trouble_hide_file(file_create(temp, 0600, &f), publishing, TROUBLE_STORE));
-	enum err err = receive(in, head, f);
+	enum err err = receive(s, peer, in, head, f);
 	file_close(f);
 	TRY(err);
 	TRY(trouble_hide_file(check_model(temp), publishing, TROUBLE_STORE));
@@ -132,9 +157,10 @@ enum err service_publish(void *ctx, const struct peer *peer, struct rpc_stream *
 		return err_set(ERR_LIMIT,
 			       "a model of %" PRIu64 " bytes; upload_bytes_max of this coordinator is %" PRId64,
 			       head.size, s->federation->settings.upload_bytes_max);
+	TRY(check_room(s, head.size));
 	snprintf(name, sizeof name, "publish-%lu", atomic_fetch_add(&s->published, 1));
 	store_temp_path(s->federation->store, name, temp);
-	enum err err = take_model(s, in, &head, temp, &given);
+	enum err err = take_model(s, peer, in, &head, temp, &given);
 	if (err != ERR_OK) {
 		char *why = mem_str(err_text());
 		if (file_remove(temp) != ERR_OK)

@@ -30,7 +30,7 @@ const struct config_row settings_rows[] = {
 	{"spool_bytes_max", CONFIG_INT, AT(spool_bytes_max), .def = "107374182400", .min = 1048576,
 	 .max = 1125899906842624.0, .help = "bytes of all updates that are kept or on their way in"},
 	{"disk_free_min", CONFIG_INT, AT(disk_free_min), .def = "268435456", .min = 0, .max = 1125899906842624.0,
-	 .help = "bytes that updates leave free on the disk"},
+	 .help = "bytes that updates and published models leave free on the disk"},
 	{"hold", CONFIG_SECONDS, AT(hold), .def = "55s", .min = 1, .max = 100,
 	 .help = "how long a call waits before \"nothing yet\""},
 	{"drain", CONFIG_SECONDS, AT(drain), .def = "10s", .min = 0, .max = 600,

@@ -132,6 +132,15 @@ enum err file_size(const char *path, uint64_t *ret_size)
 	return ERR_OK;
 }
 
+enum err file_time(const char *path, int64_t *ret_ns)
+{
+	struct stat st;
+	if (stat(path, &st) != 0)
+		return err_errno("%s", path);
+	*ret_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	return ERR_OK;
+}
+
 bool file_exists(const char *path)
 {
 	struct stat st;

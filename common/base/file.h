@@ -45,8 +45,9 @@ MUST_CHECK enum err file_draft_end(struct file_draft *d, enum err e);
 #define FILE_TEMPORARY_PREFIX ".tmp-"
 
 MUST_CHECK enum err file_size(const char *path, uint64_t *ret_size);
-bool file_exists(const char *path);                 /* whatever it is */
-MUST_CHECK enum err file_remove(const char *path);  /* absent is fine; the directory is synced */
+MUST_CHECK enum err file_time(const char *path, int64_t *ret_ns); /* when it was last written, since 1970 */
+bool file_exists(const char *path);                               /* whatever it is */
+MUST_CHECK enum err file_remove(const char *path);                /* absent is fine; the directory is synced */
 MUST_CHECK enum err file_discard(const char *path); /* the same without the sync: it may come back after a crash */
 MUST_CHECK enum err file_rename(const char *from, const char *to); /* same file system; both directories synced */
 

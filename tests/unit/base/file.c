@@ -3,6 +3,7 @@
 #include "base/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -92,6 +93,12 @@ static void test_size_and_exists(void **state)
 	assert_int_equal(size, 5);
 	assert_int_equal(file_size(at("none"), &size), ERR_NOT_FOUND);
 	assert_int_equal(file_size(dir, &size), ERR_IO);
+	struct timespec times[2] = {{.tv_sec = 5}, {.tv_sec = 1700000000, .tv_nsec = 123}};
+	int64_t ns;
+	assert_int_equal(utimensat(AT_FDCWD, at("s"), times, 0), 0);
+	assert_int_equal(file_time(at("s"), &ns), ERR_OK);
+	assert_int_equal(ns, 1700000000000000123);
+	assert_int_equal(file_time(at("none"), &ns), ERR_NOT_FOUND);
 	assert_int_equal(size, 5);
 	assert_true(file_exists(at("s")));
 	assert_true(file_exists(dir));

@@ -304,7 +304,9 @@ static void only_wanted_models_and_parts_are_kept(void **state)
 	put_part(received_path(dir, &db, path), b.p, 50);
 	put_part(received_path(dir, &dc, path), c.p, 50);
 	assert_ok(received_put(dir, &dc, buf_bytes(&c)));
-	assert_ok(received_keep(dir, &da, &db));
+	struct received_needs needs = {.n = 0};
+	received_need(&needs, 1, &da, &db);
+	assert_ok(received_keep(dir, &needs));
 	assert_true(file_exists(received_path(dir, &da, path)));
 	assert_false(file_exists(received_path(dir, &dc, path)));
 	char *part = mem_printf("%s%s", path, SESSION_PART_SUFFIX);
@@ -316,6 +318,40 @@ static void only_wanted_models_and_parts_are_kept(void **state)
 	buf_deinit(&a);
 	buf_deinit(&b);
 	buf_deinit(&c);
+}
+
+static void what_jobs_need_is_remembered_for_the_last_few(void **state)
+{
+	(void)state;
+	struct received_needs needs = {.n = 0};
+	struct digest d[2 * RECEIVED_JOBS_MAX + 3];
+	for (size_t i = 0; i < sizeof d / sizeof *d; i++)
+		d[i] = digest_of(bytes_of(&i, sizeof i));
+	for (size_t job = 1; job <= RECEIVED_JOBS_MAX; job++)
+		received_need(&needs, job, &d[2 * job - 2], &d[2 * job - 1]);
+	received_need(&needs, 1, &d[0], &d[2 * RECEIVED_JOBS_MAX]); /* the next round of the first */
+	assert_int_equal(needs.n, RECEIVED_JOBS_MAX);
+	received_need(&needs, 9, &d[2 * RECEIVED_JOBS_MAX + 1], &d[2 * RECEIVED_JOBS_MAX + 2]);
+	assert_int_equal(needs.n, RECEIVED_JOBS_MAX);
+	for (size_t i = 0; i < sizeof d / sizeof *d; i++) {
+		struct buf text;
+		char path[PATH_SIZE];
+		buf_init(&text, 64);
+		assert_ok(file_replace(received_path(dir, &d[i], path), buf_bytes(&text), 0600));
+	}
+	assert_ok(received_keep(dir, &needs));
+	for (size_t i = 0; i < sizeof d / sizeof *d; i++) {
+		char path[PATH_SIZE];
+		bool gone = i == 1 /* an older round's base */ || i == 2 || i == 3; /* job 2, met longest ago */
+		assert_int_equal(file_exists(received_path(dir, &d[i], path)), !gone);
+	}
+	received_done(&needs, 9);
+	received_done(&needs, 9);
+	assert_int_equal(needs.n, RECEIVED_JOBS_MAX - 1);
+	assert_ok(received_keep(dir, &needs));
+	char path[PATH_SIZE];
+	assert_false(file_exists(received_path(dir, &d[2 * RECEIVED_JOBS_MAX + 1], path)));
+	assert_true(file_exists(received_path(dir, &d[2 * RECEIVED_JOBS_MAX], path)));
 }
 
 static int fresh(void **state)
@@ -359,6 +395,7 @@ int main(void)
 		SCENARIO(a_model_that_is_wrong_twice_is_given_up),
 		SCENARIO(a_disk_that_fails_anywhere_loses_nothing),
 		SCENARIO(only_wanted_models_and_parts_are_kept),
+		SCENARIO(what_jobs_need_is_remembered_for_the_last_few),
 	};
 	return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
 }

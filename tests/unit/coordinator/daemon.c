@@ -66,9 +66,9 @@ CALLER(call_jobs, METHOD_LIST_JOBS, job_ref, wire_job_ref, jobs, wire_jobs)
 CALLER(call_rounds, METHOD_LIST_ROUNDS, job_ref, wire_job_ref, rounds, wire_rounds)
 CALLER(call_watch, METHOD_WATCH, watch_request, wire_watch_request, watch_reply, wire_watch_reply)
 
-static enum err call_revoke(const char *name)
+static enum err revoke_member(enum role role, const char *name)
 {
-	struct wire_revoke_request asked = {.role = ROLE_PLANT};
+	struct wire_revoke_request asked = {.role = role};
 	struct buf request, reply = {0};
 	snprintf(asked.name, sizeof asked.name, "%.60s", name);
 	buf_init(&request, 1024);
@@ -77,6 +77,11 @@ static enum err call_revoke(const char *name)
 	buf_deinit(&request);
 	buf_deinit(&reply);
 	return err;
+}
+
+static enum err call_revoke(const char *name)
+{
+	return revoke_member(ROLE_PLANT, name);
 }
 
 struct source {
@@ -140,9 +145,9 @@ static enum err fetch(struct rpc_client *c, const struct digest *digest, uint64_
 /* ---- a federation with plants ---- */
 
 /* As `hansactl invite` and `hansa enroll` do it. */
-static void enrol_plant(const char *name)
+static void enrol(enum role role, const char *name)
 {
-	struct wire_invite_request asked = {.role = ROLE_PLANT};
+	struct wire_invite_request asked = {.role = role};
 	struct wire_invite_reply invitation;
 	struct joincode code;
 	struct key *key;
@@ -172,6 +177,11 @@ static void enrol_plant(const char *name)
 	key_free(key);
 	buf_deinit(&csr);
 	buf_deinit(&ca);
+}
+
+static void enrol_plant(const char *name)
+{
+	enrol(ROLE_PLANT, name);
 }
 
 static void start(void)
@@ -331,12 +341,24 @@ static enum err upload_zeros(struct waiting *w, struct wire_receipt *ret_receipt
 	return err;
 }
 
+static enum wire_job_state until_ended(uint64_t job)
+{
+	struct wire_watch_reply watch;
+	for (uint64_t seen = 0;; seen = watch.version) {
+		struct wire_watch_request asked = {.job = job, .seen = seen};
+		assert_ok(call_watch(admin, &asked, &watch));
+		enum wire_job_state state = watch.job.state;
+		wire_watch_reply_free(&watch);
+		if (state != WIRE_JOB_RUNNING)
+			return state;
+	}
+}
+
 static void a_job_over_the_network(void **state)
 {
 	(void)state;
 	struct waiting w;
 	struct wire_receipt receipt;
-	struct wire_watch_reply watch;
 	struct wire_jobs jobs;
 	struct wire_rounds rounds;
 	struct buf content;
@@ -366,15 +388,7 @@ static void a_job_over_the_network(void **state)
 	buf_deinit(&sink.content);
 	assert_ok(upload_zeros(&w, &receipt));
 	assert_int_equal(receipt.job, job);
-	for (uint64_t seen = 0;; seen = watch.version) {
-		struct wire_watch_request asked = {.job = job, .seen = seen};
-		assert_ok(call_watch(admin, &asked, &watch));
-		bool ended = watch.job.state != WIRE_JOB_RUNNING;
-		assert_int_equal(watch.job.state, ended ? WIRE_JOB_DONE : WIRE_JOB_RUNNING);
-		wire_watch_reply_free(&watch);
-		if (ended)
-			break;
-	}
+	assert_int_equal(until_ended(job), WIRE_JOB_DONE);
 	struct wire_job_ref ref = {.job = job};
 	assert_ok(call_jobs(admin, &ref, &jobs));
 	assert_int_equal(jobs.n, 1);
@@ -569,6 +583,84 @@ static void only_models_are_published(void **state)
 	buf_deinit(&content);
 }
 
+/* ---- who may publish, and how much ---- */
+
+struct lab_source {
+	struct source source;
+	bool revoked;
+};
+
+/* The lab is revoked in the middle of its stream. */
+static enum err revoke_meanwhile(void *arg, struct bytes *ret_piece)
+{
+	struct lab_source *s = arg;
+	if (!s->revoked && s->source.rest.n < 300000) {
+		assert_ok(revoke_member(ROLE_LAB, "lab"));
+		s->revoked = true;
+	}
+	return next_piece(&s->source, ret_piece);
+}
+
+static void a_revoked_lab_does_not_finish_what_it_has_begun(void **state)
+{
+	(void)state;
+	struct model *m = model_make(wide_model, 2);
+	struct buf content, reply = {0};
+	char path[PATH_SIZE];
+	enrol(ROLE_LAB, "lab");
+	struct rpc_client *lab = client_in("lab");
+	assert_ok(safetensors_save(path_join(path, scratch, "wide.safetensors"), m, NULL));
+	model_free(m);
+	assert_ok(file_read(path, 1 << 20, &content));
+	struct lab_source source = {.source = {buf_bytes(&content), 1000}};
+	struct wire_head head = {.size = content.n, .digest = digest_of(buf_bytes(&content))};
+	assert_fails(rpc_client_upload(lab, METHOD_PUBLISH, &head, revoke_meanwhile, &source, &reply), ERR_DENIED,
+		     "revoked");
+	assert_true(source.revoked);
+	path_join(path, dir, "models");
+	assert_int_equal(count_files(path, ""), 0);
+	rpc_client_free(lab);
+	buf_deinit(&content);
+}
+
+/* The settings with one more line. */
+static void start_with(const char *line)
+{
+	struct buf text;
+	char path[PATH_SIZE];
+	assert_ok(file_read(settings_path, 1 << 16, &text));
+	text.max = text.n + 200;
+	assert_ok(buf_printf(&text, "\n%s\n", line));
+	assert_ok(file_replace(path_join(path, dir, "other.yaml"), buf_bytes(&text), 0600));
+	buf_deinit(&text);
+	assert_ok(daemon_start(path, &coordinator));
+	log_set_level(LOG_LEVEL_ERROR);
+	admin = client_in("operator");
+}
+
+static void models_leave_room_on_the_disk(void **state)
+{
+	(void)state;
+	struct model *m = model_make(tiny_model, 1);
+	struct wire_publish_reply reply;
+	struct buf content;
+	char path[PATH_SIZE];
+	assert_ok(safetensors_save(path_join(path, scratch, "tiny.safetensors"), m, NULL));
+	model_free(m);
+	assert_ok(file_read(path, 1 << 20, &content));
+	struct wire_head head = {.size = content.n, .digest = digest_of(buf_bytes(&content))};
+	stop();
+	start_with("disk_free_min: 1125899906842624");
+	assert_fails(publish(buf_bytes(&content), &head, &reply), ERR_UNAVAILABLE, "disk_free_min");
+	path_join(path, dir, "models");
+	assert_int_equal(count_files(path, ""), 0);
+	stop();
+	start_with("disk_free_min: 0");
+	assert_ok(publish(buf_bytes(&content), &head, &reply));
+	assert_int_equal(count_files(path, ""), 1);
+	buf_deinit(&content);
+}
+
 static void the_address_is_told(void **state)
 {
 	(void)state;
@@ -647,6 +739,7 @@ static void reasons_and_reports_are_shown(void **state)
 	assert_ok(wire_job_ref_pack(&ref, &request));
 	assert_ok(rpc_client_call(admin, METHOD_STOP_JOB, buf_bytes(&request), 0, &reply));
 	buf_deinit(&reply);
+	until_ended(job);
 	assert_ok(rpc_client_call(admin, METHOD_LIST_JOBS, buf_bytes(&request), 0, &reply));
 	assert_ok(wire_jobs_unpack(buf_bytes(&reply), &jobs));
 	buf_deinit(&reply);
@@ -690,6 +783,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(models_of_other_jobs_are_not_given_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_revocation_works_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_models_are_published, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_revoked_lab_does_not_finish_what_it_has_begun, setup, teardown),
+		cmocka_unit_test_setup_teardown(models_leave_room_on_the_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_address_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(it_serves_without_the_operators_credential, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_model_is_not_the_plants_fault, setup, teardown),
