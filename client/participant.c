@@ -178,7 +178,7 @@ struct round_progress {
 	int64_t until_ms; /* monotonic; 0: no end */
 };
 
-/* Nobody waits for an update of a round that has closed. */
+/* Nobody takes an update that is later than this. */
 static enum err round_progress(void *arg, const struct train_progress *t)
 {
 	struct round_progress *r = arg;
@@ -189,11 +189,20 @@ static enum err round_progress(void *arg, const struct train_progress *t)
 	return err_set(ERR_STALE, "its deadline passed in epoch %zu of %zu", t->epoch, t->epochs);
 }
 
+/*
+ * The time from which on an update of this round counts nowhere, as far as a plant can tell. Where late ones are carried, that is when
+ * late_max further rounds have passed, of which this plant knows no more than that none lasts longer than its deadline.
+ */
+static int64_t last_moment(const struct job_config *c, int64_t until_ms)
+{
+	return until_ms != 0 && c->late == JOB_LATE_CARRY ? until_ms + c->late_max * c->deadline : until_ms;
+}
+
 static enum err train_locally(struct participant *p, const struct wire_task *task, struct model *local,
 			      const float *base, int64_t until_ms, struct train_result *ret_result)
 {
 	struct assignment *j = p->job;
-	struct round_progress progress = {.until_ms = until_ms};
+	struct round_progress progress = {.until_ms = last_moment(&j->config, until_ms)};
 	snprintf(progress.label, sizeof progress.label, "%s round %" PRIu32 "/%" PRIu32, j->name, task->round,
 		 task->rounds);
 	struct train_job job = {

@@ -393,6 +393,20 @@ static void training_stops_when_the_round_has_closed(void **state)
 	plant_stop(&p);
 }
 
+/* Where late updates are carried, one of a round that has closed still counts. */
+static void a_round_that_is_over_is_trained_for_where_late_ones_count(void **state)
+{
+	(void)state;
+	struct plant p;
+	coordinator_plan(&coordinator, dir, JOB "late: carry\ndeadline: 1h\n" TRAIN);
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 1, 1, false)->deadline_in_ms = 1;
+	plant_start(&p);
+	assert_false(step(&p));
+	assert_int_equal(coordinator.n_uploads, 1);
+	assert_int_equal(coordinator.heads[0].update.round, 1);
+	plant_stop(&p);
+}
+
 static void a_base_inside_the_task_is_not_fetched(void **state)
 {
 	(void)state;
@@ -502,6 +516,7 @@ int main(void)
 		SCENARIO(its_own_disk_and_identity_end_it),
 		SCENARIO(a_round_that_diverges_is_passed_over_alone),
 		SCENARIO(training_stops_when_the_round_has_closed),
+		SCENARIO(a_round_that_is_over_is_trained_for_where_late_ones_count),
 		SCENARIO(a_base_inside_the_task_is_not_fetched),
 		SCENARIO(a_job_that_is_resumed_goes_on),
 		SCENARIO(only_metrics_that_are_shared_are_reported),
