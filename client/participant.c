@@ -270,8 +270,13 @@ static enum err unfinish(struct participant *p, const struct wire_task *task)
 {
 	if (task->job == 0 || task->job > p->progress.finished_job)
 		return ERR_OK;
+	/* Its next end is one more than those that a newer coordinator counts. */
+	bool counted = task->job_ends != 0;
+	if (counted && task->job == p->progress.finished_job && task->job_ends == p->progress.finished_ends)
+		return ERR_OK;
 	log_info("join", "%s: has been resumed", task->job_name);
-	p->progress.finished_job = task->job - 1;
+	p->progress.finished_job = counted ? task->job : task->job - 1;
+	p->progress.finished_ends = task->job_ends;
 	return progress_write(&p->progress, p->name, p->session, NULL);
 }
 
@@ -397,6 +402,7 @@ static enum err finish_job(struct participant *p, const struct wire_task *task)
 		snprintf(p->missed, sizeof p->missed, "this plant took no part in job %s: %.*s", task->job_name,
 			 (int)PART_WHY_SIZE, why);
 	p->progress.finished_job = task->job;
+	p->progress.finished_ends = task->job_ends;
 	TRY(write_end(p, task, err == ERR_OK ? p->job : NULL));
 	if (err == ERR_OK)
 		log_info("join", "%s: %s after round %" PRIu32 "; in use: %s", task->job_name,
@@ -411,6 +417,7 @@ static enum err finish_job(struct participant *p, const struct wire_task *task)
 static enum err next_task(struct participant *p, struct wire_task *ret_task)
 {
 	struct wire_task_request request = {.finished_job = p->progress.finished_job,
+					    .finished_ends = (uint32_t)p->progress.finished_ends,
 					    .software = "hansa " HANSA_VERSION};
 	struct buf packed, reply = {0};
 	buf_init(&packed, 1024);

@@ -44,6 +44,7 @@ struct run *run_new(const struct job_row *j, struct plan *plan, struct bytes coh
 	r->model_round = j->model_round;
 	r->committed = j->committed;
 	r->failures = j->failures;
+	r->ends = j->ends;
 	r->users = 1;
 	r->version = 1;
 	if (run_carries(r))

@@ -58,6 +58,7 @@ struct run {
 	uint64_t base_size, model_size;
 	struct blob *base_copy; /* shared: a small base, which goes out with the task; NULL: it is fetched */
 	uint32_t model_round, committed, failures;
+	uint32_t ends;                 /* how often it has ended; it can be resumed */
 	uint64_t version;              /* grows with everything that a watcher can see */
 	uint64_t bytes_up, bytes_down; /* of the round; down: since the last restart */
 	size_t recording;              /* updates whose row is being written: the round cannot be closed meanwhile */

@@ -459,6 +459,31 @@ static void a_job_that_is_resumed_goes_on(void **state)
 	plant_stop(&p);
 }
 
+/* It says how many ends of the job it has seen, which is how it hears of the next. */
+static void ends_are_counted(void **state)
+{
+	(void)state;
+	struct plant p;
+	coordinator_plan(&coordinator, dir, JOB TRAIN);
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 3, 1, true)->job_ends = 1;
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 4, 1, false)->job_ends = 1;
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 3, 2, true)->job_ends = 1;
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 3, 2, true)->job_ends = 2;
+	plant_start(&p);
+	assert_true(step(&p) && step(&p));
+	assert_false(step(&p));
+	plant_stop(&p);
+	plant_start(&p);
+	assert_true(step(&p));
+	assert_int_equal(coordinator.asked.finished_job, 3);
+	assert_int_equal(coordinator.asked.finished_ends, 1);
+	plant_stop(&p);
+	plant_start(&p);
+	assert_int_equal(question(&p)->finished_job, 3);
+	assert_int_equal(coordinator.asked.finished_ends, 2);
+	plant_stop(&p);
+}
+
 static void only_metrics_that_are_shared_are_reported(void **state)
 {
 	(void)state;
@@ -519,6 +544,7 @@ int main(void)
 		SCENARIO(a_round_that_is_over_is_trained_for_where_late_ones_count),
 		SCENARIO(a_base_inside_the_task_is_not_fetched),
 		SCENARIO(a_job_that_is_resumed_goes_on),
+		SCENARIO(ends_are_counted),
 		SCENARIO(only_metrics_that_are_shared_are_reported),
 	};
 	return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
