@@ -188,7 +188,7 @@ struct round_progress {
 	int64_t until_ms; /* monotonic; 0: no end */
 };
 
-/* Nobody waits for an update of a round that has closed. */
+/* Nobody takes an update that is later than this. */
 static enum err round_progress(void *arg, const struct train_progress *t)
 {
 	struct round_progress *r = arg;
@@ -199,11 +199,20 @@ static enum err round_progress(void *arg, const struct train_progress *t)
 	return err_set(ERR_STALE, "its deadline passed in epoch %zu of %zu", t->epoch, t->epochs);
 }
 
+/*
+ * The time from which on an update of this round counts nowhere, as far as a plant can tell. Where late ones are carried, that is when
+ * late_max further rounds have passed, of which this plant knows no more than that none lasts longer than its deadline.
+ */
+static int64_t last_moment(const struct job_config *c, int64_t until_ms)
+{
+	return until_ms != 0 && c->late == JOB_LATE_CARRY ? until_ms + c->late_max * c->deadline : until_ms;
+}
+
 static enum err train_locally(struct participant *p, const struct wire_task *task, struct model *local,
 			      const float *base, int64_t until_ms, struct train_result *ret_result)
 {
 	struct assignment *j = p->job;
-	struct round_progress progress = {.until_ms = until_ms};
+	struct round_progress progress = {.until_ms = last_moment(&j->config, until_ms)};
 	snprintf(progress.label, sizeof progress.label, "%s round %" PRIu32 "/%" PRIu32, j->name, task->round,
 		 task->rounds);
 	struct train_job job = {
@@ -269,8 +278,13 @@ static enum err unfinish(struct participant *p, const struct wire_task *task)
 {
 	if (task->job == 0 || task->job > p->progress.finished_job)
 		return ERR_OK;
+	/* Its next end is one more than those that a newer coordinator counts. */
+	bool counted = task->job_ends != 0;
+	if (counted && task->job == p->progress.finished_job && task->job_ends == p->progress.finished_ends)
+		return ERR_OK;
 	log_info("join", "%s: has been resumed", task->job_name);
-	p->progress.finished_job = task->job - 1;
+	p->progress.finished_job = counted ? task->job : task->job - 1;
+	p->progress.finished_ends = task->job_ends;
 	return progress_write(&p->progress, p->name, p->session, NULL);
 }
 
@@ -398,6 +412,7 @@ static enum err finish_job(struct participant *p, const struct wire_task *task)
 		snprintf(p->missed, sizeof p->missed, "this plant took no part in job %s: %.*s", task->job_name,
 			 (int)PART_WHY_SIZE, why);
 	p->progress.finished_job = task->job;
+	p->progress.finished_ends = task->job_ends;
 	TRY(write_end(p, task, err == ERR_OK ? p->job : NULL));
 	if (err == ERR_OK)
 		log_info("join", "%s: %s after round %" PRIu32 "; in use: %s", task->job_name,
@@ -412,6 +427,7 @@ static enum err finish_job(struct participant *p, const struct wire_task *task)
 static enum err next_task(struct participant *p, struct wire_task *ret_task)
 {
 	struct wire_task_request request = {.finished_job = p->progress.finished_job,
+					    .finished_ends = (uint32_t)p->progress.finished_ends,
 					    .software = "hansa " HANSA_VERSION};
 	struct buf packed, reply = {0};
 	buf_init(&packed, 1024);

@@ -25,8 +25,10 @@ void progress_read(struct progress *p, const char *state_dir)
 		err = json_parse(buf_bytes(&text), &v);
 	if (err == ERR_OK) {
 		take(v, "finished_job", &p->finished_job);
+		take(v, "finished_ends", &p->finished_ends);
 		take(v, "bytes_up", &p->sent_before);
 		take(v, "bytes_down", &p->received_before);
+		p->finished_ends = p->finished_ends <= UINT32_MAX ? p->finished_ends : 0;
 	} else {
 		log_warn("join", "%s: not readable (%s); starting a new one", path, err_text());
 	}
@@ -43,6 +45,7 @@ enum err progress_write(const struct progress *p, const char *plant, const struc
 	struct json *v = json_map();
 	json_put(v, "plant", json_str(plant));
 	json_put(v, "finished_job", json_int((int64_t)p->finished_job));
+	json_put(v, "finished_ends", json_int((int64_t)p->finished_ends));
 	json_put(v, "bytes_up", json_int((int64_t)(p->sent_before + sent)));
 	json_put(v, "bytes_down", json_int((int64_t)(p->received_before + received)));
 	if (last != NULL)

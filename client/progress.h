@@ -1,5 +1,5 @@
 /*
- * STATE/progress.json: what a plant remembers over restarts, for itself (the last job whose end it has seen) and for
+ * STATE/progress.json: what a plant remembers over restarts, for itself (the last job whose end it has seen, and how often) and for
  * people and programs (bytes, what happened last).
  */
 #ifndef HANSA_CLIENT_PROGRESS_H
@@ -11,6 +11,7 @@
 struct progress {
 	const char *state_dir; /* borrowed */
 	uint64_t finished_job;
+	uint64_t finished_ends;                /* at most UINT32_MAX; 0: not known */
 	uint64_t sent_before, received_before; /* bytes by earlier runs */
 };
 

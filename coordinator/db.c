@@ -53,11 +53,13 @@ static const char *const versions[] = {
 	"ALTER TABLE round ADD COLUMN grace_ms INTEGER NOT NULL DEFAULT 0;"
 	"UPDATE round SET goal = plants;"
 	"PRAGMA user_version = 2;",
-	/* 3: which rounds is a model of? (retention) */
+	/* 3: which rounds is a model of? (retention) How often has a job ended? (one that is resumed ends again) */
 	"CREATE INDEX round_base ON round (base);"
 	"CREATE INDEX round_model ON round (model);"
 	"CREATE INDEX job_source ON job (source);"
 	"CREATE INDEX job_model ON job (model);"
+	"ALTER TABLE job ADD COLUMN ends INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE job SET ends = 1 WHERE state <> 'running';"
 	"PRAGMA user_version = 3;",
 };
 /* clang-format on */

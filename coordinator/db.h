@@ -88,6 +88,7 @@ struct job_row {
 	uint32_t rounds, committed;   /* wanted, done */
 	uint32_t round;               /* the last one opened */
 	uint32_t failures;            /* abandoned rounds in a row */
+	uint32_t ends;                /* how often it has ended */
 	int64_t created_ms, ended_ms; /* ended 0: running */
 	char reason[DB_REASON_SIZE];  /* why it stopped or failed; "" otherwise */
 };
@@ -136,9 +137,11 @@ MUST_CHECK enum err db_job_end(struct db *db, uint64_t id, enum wire_job_state s
 			       int64_t now_ms);
 /* A stopped or failed job goes on with this round; a round that it ended in the middle of is abandoned. ERR_STATE: it runs, or is done. */
 MUST_CHECK enum err db_job_resume(struct db *db, uint64_t id, const struct round_row *next);
-/* The first job after `seen` that the plant is in; ERR_NOT_FOUND: none. */
-MUST_CHECK enum err db_job_after(struct db *db, const char *plant, uint64_t seen, uint64_t *ret_id,
+/* The first job of the plant of whose end it does not know, when it has seen `ends` ends of the job `seen`: that one, when it has ended more
+ * often or runs again, or one after it. ERR_NOT_FOUND: none. */
+MUST_CHECK enum err db_job_after(struct db *db, const char *plant, uint64_t seen, uint32_t ends, uint64_t *ret_id,
 				 enum wire_job_state *ret_state);
+MUST_CHECK enum err db_job_has(struct db *db, const char *plant, uint64_t id); /* ERR_NOT_FOUND: it is not in it */
 /* Does the model belong to a job that the plant is in: its source, a base, a result? ERR_NOT_FOUND otherwise. */
 MUST_CHECK enum err db_job_owns(struct db *db, const char *plant, const struct digest *model);
 

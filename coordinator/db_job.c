@@ -107,8 +107,8 @@ static enum wire_job_state read_state(struct query *q, int column)
 #define JOB_COLUMNS                                                                                                    \
 	"id, name, state, config_hash, source, model, source_size, model_size, model_round, rounds, committed, "       \
 	"round, "                                                                                                      \
-	"failures, created_ms, ended_ms, reason"
-enum { JOB_COLUMN_COUNT = 16 };
+	"failures, created_ms, ended_ms, reason, ends"
+enum { JOB_COLUMN_COUNT = 17 };
 
 static void read_job(struct query *q, struct job_row *j)
 {
@@ -127,6 +127,7 @@ static void read_job(struct query *q, struct job_row *j)
 		.failures = (uint32_t)db_count(q, 12, UINT32_MAX),
 		.created_ms = sql_int(q, 13),
 		.ended_ms = sql_int(q, 14),
+		.ends = (uint32_t)db_count(q, 16, UINT32_MAX),
 	};
 	db_text(q, 1, j->name, sizeof j->name);
 	db_text(q, 15, j->reason, sizeof j->reason);
@@ -195,8 +196,8 @@ enum err db_job_cohort(struct db *db, uint64_t id, struct buf *ret_cohort)
 
 enum err db_write_job_end(struct db *db, uint64_t id, enum wire_job_state state, const char *reason, int64_t now_ms)
 {
-	struct query *q = sql_query(
-		db->sql, "UPDATE job SET state = ?, reason = ?, ended_ms = ? WHERE id = ? AND state = 'running'");
+	struct query *q = sql_query(db->sql, "UPDATE job SET state = ?, reason = ?, ended_ms = ?, ends = ends + 1 "
+					     "WHERE id = ? AND state = 'running'");
 	sql_bind_text(q, wire_job_state_name(state));
 	sql_bind_text(q, reason != NULL ? reason : "");
 	sql_bind_int(q, now_ms);
@@ -238,16 +239,28 @@ enum err db_job_resume(struct db *db, uint64_t id, const struct round_row *next)
 	return sql_end_transaction(db->sql, resume(db, id, next));
 }
 
-enum err db_job_after(struct db *db, const char *plant, uint64_t seen, uint64_t *ret_id, enum wire_job_state *ret_state)
+enum err db_job_has(struct db *db, const char *plant, uint64_t id)
+{
+	struct query *q = sql_query(db->sql, "SELECT 1 FROM cohort WHERE plant = ? AND job = ?");
+	sql_bind_text(q, plant);
+	sql_bind_int(q, id <= INT64_MAX ? (int64_t)id : -1);
+	bool found = sql_next(q);
+	TRY(sql_end(q));
+	return found ? ERR_OK : err_set(ERR_NOT_FOUND, "%s is in no job %llu", plant, (unsigned long long)id);
+}
+
+enum err db_job_after(struct db *db, const char *plant, uint64_t seen, uint32_t ends, uint64_t *ret_id,
+		      enum wire_job_state *ret_state)
 {
 	uint64_t id = 0;
 	enum wire_job_state state = WIRE_JOB_RUNNING;
 	struct query *q = sql_query(
 		db->sql,
-		"SELECT j.id, j.state FROM cohort c JOIN job j ON j.id = c.job WHERE c.plant = ? AND c.job > ? "
-		"ORDER BY c.job LIMIT 1");
+		"SELECT j.id, j.state FROM cohort c JOIN job j ON j.id = c.job WHERE c.plant = ?1 AND c.job >= ?2 "
+		"AND (c.job > ?2 OR j.ends > ?3 OR j.state = 'running') ORDER BY c.job LIMIT 1");
 	sql_bind_text(q, plant);
 	sql_bind_int(q, seen <= INT64_MAX ? (int64_t)seen : INT64_MAX);
+	sql_bind_int(q, ends);
 	bool found = sql_next(q);
 	if (found) {
 		id = db_count(q, 0, INT64_MAX);

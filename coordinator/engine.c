@@ -52,8 +52,17 @@ void engine_remove_run(struct engine *e, struct run *r)
 	memmove(&e->runs[at], &e->runs[at + 1], (e->n_runs - at - 1) * sizeof *e->runs);
 	e->n_runs--;
 	r->ended = true;
-	e->last_ended = r->id > e->last_ended ? r->id : e->last_ended;
+	r->ends++;
+	engine_note_end(e, r->id, r->ends);
 	engine_release_run(e, r);
+}
+
+void engine_note_end(struct engine *e, uint64_t job, uint32_t ends)
+{
+	if (job < e->last_ended)
+		return;
+	e->last_ended = job;
+	e->last_ends = ends;
 }
 
 void engine_release_run(struct engine *e, struct run *r)
@@ -164,7 +173,7 @@ static enum err resume(struct engine *e, const struct job_row *j)
 		char *reason = mem_str(err_text());
 		err = db_job_end(e->config.db, j->id, WIRE_JOB_FAILED, reason, now);
 		free(reason);
-		e->last_ended = j->id > e->last_ended ? j->id : e->last_ended;
+		engine_note_end(e, j->id, j->ends + 1);
 		return err;
 	}
 	if (err != ERR_OK) {
@@ -195,7 +204,7 @@ static enum err load(struct engine *e)
 		if (jobs[i].state == WIRE_JOB_RUNNING)
 			err = resume(e, &jobs[i]);
 		else
-			e->last_ended = jobs[i].id > e->last_ended ? jobs[i].id : e->last_ended;
+			engine_note_end(e, jobs[i].id, jobs[i].ends);
 	}
 	free(jobs);
 	TRY(err);

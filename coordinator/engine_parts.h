@@ -39,7 +39,8 @@ struct engine {
 	size_t n_runs;
 	const char *starting[ENGINE_JOBS_MAX]; /* borrowed: names of jobs that are being started, which need a place */
 	size_t n_starting;
-	uint64_t last_ended; /* the highest number of a job that has ended */
+	uint64_t last_ended; /* the highest number of a job that has ended ... */
+	uint32_t last_ends;  /* ... and how often */
 	bool draining, closing;
 	bool woken; /* something has come up since the thread began its pass */
 	struct lobby lobby;
@@ -56,6 +57,7 @@ void engine_wake(struct engine *e);                            /* the thread, fo
 struct run *engine_find(const struct engine *e, uint64_t job); /* a running one; NULL */
 void engine_add_run(struct engine *e, struct run *r);
 void engine_remove_run(struct engine *e, struct run *r);
+void engine_note_end(struct engine *e, uint64_t job, uint32_t ends);
 void engine_release_run(struct engine *e, struct run *r); /* the last user frees it */
 /* Something that watchers see has changed: collect those that wait for it. */
 void engine_tell_watchers(struct engine *e, const struct run *r, struct notices *out);

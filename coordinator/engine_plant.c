@@ -59,19 +59,12 @@ void engine_revoked(struct engine *e, const char *plant)
 static enum err take_report(struct engine *e, const char *plant, const struct wire_report *report)
 {
 	struct job_row j;
-	uint64_t id;
-	enum wire_job_state state;
-	/* The first job after the one before it is the job itself when the plant is in it. */
-	enum err err =
-		report->job == 0 ? ERR_NOT_FOUND : db_job_after(e->config.db, plant, report->job - 1, &id, &state);
-	if (err == ERR_NOT_FOUND || (err == ERR_OK && id != report->job))
-		return err_set(ERR_NOT_FOUND, "%s is in no job %" PRIu64, plant, report->job);
-	TRY(err);
-	TRY(db_job_get(e->config.db, id, &j));
+	TRY(db_job_has(e->config.db, plant, report->job));
+	TRY(db_job_get(e->config.db, report->job, &j));
 	uint32_t last = j.round;
 	job_row_deinit(&j);
 	if (report->round > last)
-		return err_set(ERR_STALE, "job %" PRIu64 " has no round %" PRIu32 " yet", id, report->round);
+		return err_set(ERR_STALE, "job %" PRIu64 " has no round %" PRIu32 " yet", report->job, report->round);
 	TRY(db_job_owns(e->config.db, plant, &report->model));
 	return db_report_put(e->config.db, plant, report, engine_wall_ms(e));
 }

@@ -7,8 +7,8 @@
  * (ledger.c); under the lock the round is told. A crash before the row leaves bytes that nobody speaks of, a crash after it leaves an
  * update that counts and a plant without a receipt: it sends again and gets it.
  *
- * A cut stream leaves what it has brought (engine_upload_suspend()), as long as the round would still take it. So does one that is complete
- * while a round is being closed whose next one will take it: it goes on at its end.
+ * A cut stream leaves what it has brought (engine_upload_suspend()), as long as the round would still take it. So does one that is
+ * complete while no round takes it: then the plant tries again, finds that all of it is there, and sends nothing.
  */
 #include "coordinator/engine_parts.h"
 
@@ -28,8 +28,6 @@ struct upload {
 	struct wire_head head;
 	struct spool_key key;
 	struct spool_entry *entry;
-	bool drop_file; /* its row was refused */
-	bool waits;     /* no round takes it just now, but the next one will */
 };
 
 static void let_go(struct upload *u)
@@ -38,7 +36,7 @@ static void let_go(struct upload *u)
 	struct run *r = u->run;
 	bool dismissed = false;
 	pthread_mutex_lock(&e->lock);
-	u->seat->uploading = false;
+	u->seat->uploading = u->seat->working = false;
 	/* Revoked while it was sending: the round was left waiting for it. So was one that is past its deadline. */
 	if (!r->ended && !registry_is_enrolled(e->config.registry, ROLE_PLANT, u->seat->plant))
 		dismissed = engine_dismiss(e, r, u->seat->plant);
@@ -47,6 +45,16 @@ static void let_go(struct upload *u)
 	engine_release_run(e, r);
 	pthread_mutex_unlock(&e->lock);
 	free(u);
+}
+
+/* What we do ourselves to the update, while nothing comes. */
+static void set_working(struct upload *u, bool working)
+{
+	struct engine *e = u->engine;
+	pthread_mutex_lock(&e->lock);
+	u->seat->working = working;
+	u->seat->progress_ms = engine_monotonic_ms(e);
+	pthread_mutex_unlock(&e->lock);
 }
 
 enum err engine_upload_begin(struct engine *e, const char *plant, const struct wire_head *head,
@@ -67,8 +75,10 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	struct upload *u = mem_new(sizeof *u);
 	*u = (struct upload){.engine = e, .run = r, .seat = s, .head = *head};
 	u->key = (struct spool_key){.job = r->id, .round = head->update.round, .plant = s->plant};
+	set_working(u, true);
 	enum err err = spool_begin(e->spool, &u->key, r->plan->manifest, r->plan->config.norm_max, head->size,
 				   &head->digest, head->offset, &u->entry);
+	set_working(u, false);
 	err = engine_hide(e, r->id, err, spooling, trouble_hide_file);
 	if (err != ERR_OK) {
 		let_go(u);
@@ -78,7 +88,7 @@ enum err engine_upload_begin(struct engine *e, const char *plant, const struct w
 	return ERR_OK;
 }
 
-/* Nothing of a large update is there yet, or the round does not want it: 0 is an answer to everything. */
+/* Nothing of a large update is there, or the round does not want it: 0 is an answer to everything. */
 void engine_upload_offset(struct engine *e, const char *plant, const struct wire_upload_offset_request *request,
 			  struct wire_upload_offset_reply *ret_reply)
 {
@@ -116,14 +126,24 @@ enum err engine_upload_add(struct upload *u, const struct bytes *pieces, size_t 
 	return engine_hide(e, u->run->id, spool_add(u->entry, pieces, n), spooling, trouble_hide_file);
 }
 
+/* What has come stays while it may still count. */
+static void leave(struct upload *u)
+{
+	if (still_open(u) != ERR_OK) {
+		spool_abort(u->entry);
+		return;
+	}
+	spool_suspend(u->entry);
+	/* The round may have ended in between, and looked for what nobody needs before this was left. */
+	if (still_open(u) != ERR_OK)
+		spool_remove_parts(u->engine->spool, u->key.job, u->key.round);
+}
+
 void engine_upload_suspend(struct upload *u)
 {
 	if (u == NULL)
 		return;
-	if (still_open(u) == ERR_OK)
-		spool_suspend(u->entry);
-	else
-		spool_abort(u->entry);
+	leave(u);
 	let_go(u);
 }
 
@@ -178,26 +198,50 @@ static void count(struct upload *u, const struct update_row *row, bool durable)
 	notices_send(&notices, e->config.db);
 }
 
-/* Bytes and row are durable. */
+/* The row's fate is that of the bytes; ends the entry. A commit that failed may come back after a crash: only a refusal says that there is no
+ * row. */
+static void settle(struct upload *u, enum err err)
+{
+	bool refused = err == ERR_STALE || err == ERR_DENIED || err == ERR_DUPLICATE;
+	if (err == ERR_OK)
+		spool_free(u->entry);
+	else if (refused)
+		spool_abort(u->entry);
+	else
+		spool_doubt(u->entry);
+}
+
+/* Bytes and row are durable. Ends the entry. */
 static enum err store(struct upload *u, struct update_row *row)
 {
 	struct engine *e = u->engine;
-	TRY(engine_hide(e, row->job, spool_finish(u->entry, &row->norm), spooling, trouble_hide_file));
+	enum err err = spool_finish(u->entry, &row->norm);
+	if (err != ERR_OK) {
+		err = engine_hide(e, row->job, err, spooling, trouble_hide_file);
+		spool_abort(u->entry);
+		return err;
+	}
 	row->time_ms = engine_wall_ms(e);
-	enum err err = ledger_commit(e->ledger, row, spool_is_small(u->entry) ? u->entry : NULL);
-	/* A commit that failed may come back after a crash: only a refusal says that there is no row, and then the file goes. Unless the row
-	 * of the other one may be that file's. */
-	bool refused = err == ERR_STALE || err == ERR_DENIED || (err == ERR_DUPLICATE && spool_is_new(u->entry));
-	u->drop_file = refused && !spool_is_small(u->entry);
-	return engine_hide(e, row->job, err, "recording an update", trouble_hide_file);
+	err = ledger_commit(e->ledger, row, spool_is_small(u->entry) ? u->entry : NULL);
+	err = engine_hide(e, row->job, err, "recording an update", trouble_hide_file);
+	settle(u, err);
+	return err;
 }
 
-/* And the round knows. */
+/* And the round knows. When no round takes it just now, but the next one may, all of it stays. Ends the entry. */
 static enum err write_down(struct upload *u, struct update_row *row)
 {
 	enum err err = begin_recording(u, &row->round);
-	u->waits = err == ERR_UNAVAILABLE;
-	TRY(err);
+	if (err != ERR_OK) {
+		char *text = mem_str(err_text());
+		if (err == ERR_UNAVAILABLE)
+			leave(u);
+		else
+			spool_abort(u->entry);
+		err_set(err, "%s", text);
+		free(text);
+		return err;
+	}
 	err = store(u, row);
 	count(u, row, err == ERR_OK);
 	return err;
@@ -226,16 +270,12 @@ static enum err record(struct upload *u, struct wire_receipt *ret_receipt)
 
 enum err engine_upload_commit(struct upload *u, struct wire_receipt *ret_receipt)
 {
+	set_working(u, true);
 	enum err err = still_open(u);
 	if (err == ERR_OK)
 		err = record(u, ret_receipt);
-	/* The next round takes it: all of a large one is here already. Otherwise nothing of it stays that is not an .update or in a batch. */
-	if (u->waits)
-		spool_suspend(u->entry);
 	else
 		spool_abort(u->entry);
-	if (u->drop_file)
-		spool_remove(u->engine->spool, &u->key);
 	let_go(u);
 	return err;
 }

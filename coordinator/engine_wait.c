@@ -7,7 +7,8 @@
  * Nothing is missed in between: jobs end on the engine's thread only, the same that asks the database, and rounds open under the lock.
  *
  * Ends are told in the order of the jobs: a plant only says which end it saw last, so the end of job 2 is kept back while the plant is
- * still in the running job 1.
+ * still in the running job 1. A job that was resumed ends once more: ends are counted, and the plant says how many of that job it has seen.
+ * An older plant does not; it hears of a further end when it waits at that moment, or has been asked to train in between.
  */
 #include "coordinator/engine_parts.h"
 
@@ -79,6 +80,7 @@ void engine_task(struct engine *e, const char *plant, const struct wire_task_req
 	int64_t now = engine_wall_ms(e);
 	struct waiter *w = waiter_new(e, WAITER_TASK, plant, answer, call);
 	w->seen = request->finished_job;
+	w->ends = request->finished_ends != 0 ? request->finished_ends : UINT32_MAX;
 	w->job = request->skip_job;
 	w->round = request->skip_round;
 	registry_saw(e->config.registry, ROLE_PLANT, plant, request->software, now);
@@ -94,7 +96,7 @@ void engine_task(struct engine *e, const char *plant, const struct wire_task_req
 	} else if (r != NULL) {
 		send_task(r, w, now, &notices);
 	} else {
-		w->unchecked = w->seen < e->last_ended;
+		w->unchecked = w->seen < e->last_ended || (w->seen == e->last_ended && w->ends < e->last_ends);
 		enter_lobby(e, w);
 	}
 	pthread_mutex_unlock(&e->lock);
@@ -159,11 +161,11 @@ void engine_tell_open(struct engine *e, struct run *r, struct notices *out)
 	engine_tell_watchers(e, r, out);
 }
 
-/* Is the plant in an older job that runs, whose end it has not seen? */
+/* Is the plant in an older job that runs, whose end it has not seen? Not the end that is to come of one that was resumed, either. */
 static bool is_kept_back(const struct engine *e, const char *plant, uint64_t seen, uint64_t job)
 {
 	for (size_t i = 0; i < e->n_runs && e->runs[i]->id < job; i++) {
-		if (e->runs[i]->id > seen && run_seat(e->runs[i], plant) != NULL)
+		if (e->runs[i]->id >= seen && run_seat(e->runs[i], plant) != NULL)
 			return true;
 	}
 	return false;
@@ -172,7 +174,7 @@ static bool is_kept_back(const struct engine *e, const char *plant, uint64_t see
 /* A plant that the database has not been asked about may have missed the end of an older job: the question that follows answers it. */
 static bool hears_of_end(const struct engine *e, const struct waiter *w, const struct run *r)
 {
-	return !w->unchecked && w->seen < r->id && run_seat(r, w->who) != NULL &&
+	return !w->unchecked && w->seen <= r->id && run_seat(r, w->who) != NULL &&
 	       !is_kept_back(e, w->who, w->seen, r->id);
 }
 
@@ -212,6 +214,7 @@ struct question {
 	char plant[IDENTITY_PART_SIZE];
 	void *call;
 	uint64_t seen;
+	uint32_t ends;
 };
 
 /* Watchers of jobs that do not run are answered; of the plants some are picked to ask the database about. */
@@ -231,6 +234,7 @@ static size_t pick(struct engine *e, struct question *out, struct notices *notic
 			memcpy(q->plant, w->who, sizeof q->plant);
 			q->call = w->call;
 			q->seen = w->seen;
+			q->ends = w->ends;
 		}
 	}
 	return n;
@@ -242,7 +246,7 @@ static void tell_answer(struct engine *e, const struct question *q, uint64_t job
 	pthread_mutex_lock(&e->lock);
 	struct waiter *w = lobby_call(&e->lobby, q->plant, q->call);
 	/* It may have gone, and another call may have its address: then it has its own question. */
-	if (w != NULL && !w->unchecked && w->kind == WAITER_TASK && w->seen == q->seen &&
+	if (w != NULL && !w->unchecked && w->kind == WAITER_TASK && w->seen == q->seen && w->ends == q->ends &&
 	    strcmp(w->who, q->plant) == 0) {
 		lobby_remove(&e->lobby, w);
 		if (job != 0)
@@ -263,13 +267,13 @@ bool engine_check_lobby(struct engine *e)
 	for (size_t i = 0; i < n; i++) {
 		uint64_t job;
 		enum wire_job_state state;
-		enum err err = db_job_after(e->config.db, questions[i].plant, questions[i].seen, &job, &state);
+		const struct question *q = &questions[i];
+		enum err err = db_job_after(e->config.db, q->plant, q->seen, q->ends, &job, &state);
 		if (err == ERR_OK && state != WIRE_JOB_RUNNING) {
-			tell_answer(e, &questions[i], job, &notices);
+			tell_answer(e, q, job, &notices);
 		} else if (err != ERR_OK && err != ERR_NOT_FOUND) {
-			log_error("engine", "looking for a job of %s that has ended: %s", questions[i].plant,
-				  err_text());
-			tell_answer(e, &questions[i], 0, &notices);
+			log_error("engine", "looking for a job of %s that has ended: %s", q->plant, err_text());
+			tell_answer(e, q, 0, &notices);
 		}
 	}
 	notices_send(&notices, e->config.db);

@@ -20,6 +20,7 @@ struct waiter {
 	enum waiter_kind kind;
 	char who[IDENTITY_PART_SIZE];
 	uint64_t seen;    /* TASK: the last job whose end is known; WATCH: the version */
+	uint32_t ends;    /* TASK: how many ends of that */
 	uint64_t job;     /* WATCH; TASK: what it does not train in, 0: none */
 	uint32_t round;   /* TASK: only this round of `job`; 0: any */
 	bool unchecked;   /* the database has not been asked yet whether there is something for it */

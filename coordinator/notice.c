@@ -87,6 +87,7 @@ void notice_train(struct notices *list, struct waiter *w, const struct run *r, i
 		.base_size = r->base_size,
 		.source_size = r->source_size,
 		.deadline_in_ms = left > 0 ? (uint64_t)left : 0,
+		.job_ends = r->ends,
 	};
 	if (r->base_copy != NULL) {
 		n->base_copy = blob_share(r->base_copy);
@@ -146,6 +147,7 @@ static enum err pack_finished(const struct notice *n, struct db *db, struct buf 
 		.base_size = has_model ? j.model_size : j.source_size,
 		.source_size = j.source_size,
 		.job_state = j.state,
+		.job_ends = j.ends,
 	};
 	snprintf(task.job_name, sizeof task.job_name, "%s", j.name);
 	enum err err = wire_task_pack(&task, out);

@@ -44,6 +44,7 @@ struct run *run_new(const struct job_row *j, struct plan *plan, struct bytes coh
 	r->model_round = j->model_round;
 	r->committed = j->committed;
 	r->failures = j->failures;
+	r->ends = j->ends;
 	r->users = 1;
 	r->version = 1;
 	if (run_carries(r))
@@ -110,7 +111,7 @@ uint32_t run_flowing(const struct run *r, int64_t monotonic_ms, int64_t *wait_ms
 	uint32_t n = 0;
 	for (size_t i = 0; i < r->n_seats; i++) {
 		const struct seat *s = &r->seats[i];
-		int64_t left = s->progress_ms + RUN_FLOW_MS - monotonic_ms;
+		int64_t left = s->working ? RUN_FLOW_MS : s->progress_ms + RUN_FLOW_MS - monotonic_ms;
 		bool ours = s->upload_round == r->round.number || run_carries(r);
 		if (!s->uploading || !s->invited || s->accepted || !ours || left <= 0)
 			continue;

@@ -19,6 +19,7 @@ struct seat {
 	bool uploading;        /* an update is on its way in */
 	uint32_t upload_round; /* whose base that was made from */
 	int64_t progress_ms;   /* monotonic: when bytes of it came last */
+	bool working;          /* it is being read back, or finished: no bytes come, and it is not the plant's fault */
 	bool accepted;         /* its update counts; what follows is about it */
 	struct digest digest;
 	uint64_t samples;
@@ -57,6 +58,7 @@ struct run {
 	uint64_t base_size, model_size;
 	struct blob *base_copy; /* shared: a small base, which goes out with the task; NULL: it is fetched */
 	uint32_t model_round, committed, failures;
+	uint32_t ends;                 /* how often it has ended; it can be resumed */
 	uint64_t version;              /* grows with everything that a watcher can see */
 	uint64_t bytes_up, bytes_down; /* of the round; down: since the last restart */
 	size_t recording;              /* updates whose row is being written: the round cannot be closed meanwhile */
@@ -95,7 +97,7 @@ struct digest run_seal(const struct run *r);
 bool run_carries(const struct run *r);
 /* The base of one of the last rounds that a late update may be made from, and of the present one; NULL: not known. */
 const struct digest *run_base(const struct run *r, uint32_t round);
-/* Updates that flow into the open round; *wait_ms is lowered to the time in which one of them may have stopped. */
+/* Updates that flow into the open round, or are being worked on for it; *wait_ms is lowered to the time in which one of them may have stopped. */
 uint32_t run_flowing(const struct run *r, int64_t monotonic_ms, int64_t *wait_ms);
 /* As operators see it; `config` and the contributions are left out. */
 void run_show(const struct run *r, struct wire_job *ret_job, struct wire_round *ret_round);

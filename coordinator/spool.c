@@ -32,13 +32,19 @@
  * The same content is welcome and leaves the file alone: that is a plant which sends again because writing its row has failed. For a
  * commit that fails may have succeeded: the row may be there after the next crash. Therefore neither the .update nor the bytes in the
  * batch are touched when a group's transaction fails; only a refusal of the row itself (the round was not open any more, another update
- * counts) says that there is none, and lets an .update of this reception go. A small update that is sent again after such a failure is
+ * counts) says that there is none, and lets an .update of this reception go. Such a file is doubtful (spool_doubt()) until its round is over:
+ * other bytes do not take its place. A small update that is sent again after such a failure is
  * appended once more, behind the first: whichever row there is in the end speaks of whole, synced bytes.
+ *
+ * Whole, and not counted. An update may be complete at a moment when no round takes it. Its .update stays like a part: the plant that tries
+ * again is told that all of it is there, and what is read back from its beginning to its end is all that comes. As long as no transaction has
+ * heard of it, it can go like a part, too: for other bytes of its plant, or when it can count nowhere any more.
  *
  * Two receptions of one key, of a plant that reconnects while its dead connection lingers, say: a key is claimed while it is received
  * (spool_room.c), and the second is told to try again. So one part has one writer, "is the name taken? take it" needs no lock, and no
  * stream's digest can vouch for what another has written. A plant that comes with other bytes than those of the part it left behind
- * (it has learned anew) gives that part up: there is one part per key.
+ * (it has learned anew) gives that part up, and so does one that begins an update of another round of the job: a plant leaves one part behind
+ * in a job, and cannot fill the spool with them.
  *
  * Going on. A part survives its stream and the coordinator, but it is never trusted: when a stream goes on, all that is there is read back
  * through digest and check, as if it came from the plant, and only the digest of the whole makes it an update. After a crash of the machine
@@ -76,13 +82,6 @@ static void entry_free(struct spool_entry *e)
 	free(e->part_path);
 	free(e->memory);
 	free(e);
-}
-
-static void tag_of(const struct digest *d, char out[SPOOL_TAG_SIZE])
-{
-	char text[DIGEST_TEXT_SIZE];
-	memcpy(out, digest_format(d, text), SPOOL_TAG_SIZE - 1);
-	out[SPOOL_TAG_SIZE - 1] = '\0';
 }
 
 /* ---- the content ---- */
@@ -131,12 +130,28 @@ static enum err read_back(struct spool_entry *e, uint64_t offset)
 
 /* ---- beginning ---- */
 
+static void remove_file(struct spool *s, struct claim *c)
+{
+	char path[PATH_SIZE];
+	if (c->file == 0)
+		return;
+	spool_discard(spool_file_path(s, c, path));
+	spool_claim_unfile(s, c);
+}
+
+/* The .update that no row can speak of. */
+static void discard_file(struct spool *s, struct claim *c)
+{
+	if (!c->doubtful)
+		remove_file(s, c);
+}
+
 /* The part of this digest, with `offset` bytes in it. */
 static enum err open_part(struct spool_entry *e, uint64_t offset)
 {
 	char tag[SPOOL_TAG_SIZE], path[PATH_SIZE];
 	struct claim *c = e->claim;
-	tag_of(&e->digest, tag);
+	spool_tag(&e->digest, tag);
 	bool same = strcmp(c->tag, tag) == 0;
 	uint64_t there = same ? c->bytes : 0;
 	if (offset > there)
@@ -166,6 +181,25 @@ static enum err open_part(struct spool_entry *e, uint64_t offset)
 	return read_back(e, offset);
 }
 
+/* All of it is there: what is missing is that it counts. */
+static enum err open_whole(struct spool_entry *e)
+{
+	char path[PATH_SIZE];
+	struct claim *c = e->claim;
+	e->whole = e->resumed = true;
+	if (c->bytes > 0) {
+		spool_discard(spool_part_path(e->spool, c, path));
+		spool_claim_retag(e->spool, c, "", 0);
+	}
+	enum err err = file_open_read(spool_file_path(e->spool, c, path), &e->file);
+	if (err == ERR_OK && file_offset(e->file) != e->size)
+		err = err_set(ERR_NOT_FOUND, "%s: has another size than it had", path);
+	if (err == ERR_NOT_FOUND)
+		return disown(e);
+	TRY(err);
+	return read_back(e, e->size);
+}
+
 static enum err open_memory(struct spool_entry *e, uint64_t offset)
 {
 	char path[PATH_SIZE];
@@ -189,11 +223,20 @@ enum err spool_begin(struct spool *s, const struct spool_key *key, const struct 
 	if (size != manifest_update_bytes(m))
 		return err_set(ERR_SHAPE, "the update has %" PRIu64 " bytes, its manifest %zu", size,
 			       manifest_update_bytes(m));
-	TRY(spool_claim(s, key, size, &c));
+	bool whole;
+	char tag[SPOOL_TAG_SIZE];
+	spool_tag(digest, tag);
+	TRY(spool_claim(s, &(struct wanted){.key = key, .tag = tag, .size = size, .offset = offset}, &c, &whole));
+	/* A plant sends one update at a time: what it left behind before, of this round or another, it has given up. */
+	spool_remove_idle(s, key->job, UINT32_MAX, key->plant);
+	if (!whole)
+		discard_file(s, c);
 	struct spool_entry *e = mem_new(sizeof *e);
 	*e = (struct spool_entry){.spool = s, .claim = c, .digest = *digest, .size = size, .digester = digest_begin()};
 	update_check_init(&e->check, m, norm_max);
-	enum err err = size <= s->config.small_max ? open_memory(e, offset) : open_part(e, offset);
+	enum err err = whole                         ? open_whole(e)
+		       : size <= s->config.small_max ? open_memory(e, offset)
+						     : open_part(e, offset);
 	if (err != ERR_OK) {
 		e->failed = true;
 		/* What an earlier stream has brought stays for the next, unless it is what was wrong. */
@@ -238,10 +281,10 @@ enum err spool_add(struct spool_entry *e, const struct bytes *pieces, size_t n)
 		if (err != ERR_OK)
 			return refuse(e, err);
 	}
-	if (e->memory == NULL)
-		return write_out(e, pieces, n);
-	keep(e, pieces, n);
-	return ERR_OK;
+	if (e->memory != NULL)
+		keep(e, pieces, n);
+	/* Of a whole one these are messages without content: more has just been refused. */
+	return e->memory == NULL && !e->whole ? write_out(e, pieces, n) : ERR_OK;
 }
 
 /* ---- the end ---- */
@@ -259,7 +302,8 @@ static enum err leave_name(struct spool_entry *e, const char *path)
 static enum err take_name(struct spool_entry *e, const char *path)
 {
 	enum err err = file_rename(e->part_path, path);
-	e->fresh = err == ERR_OK;
+	if (err == ERR_OK)
+		spool_claim_file(e->spool, e->claim);
 	/* The rename may have happened, and only its sync failed. */
 	if (err != ERR_OK && !file_exists(e->part_path)) {
 		e->part_exists = false;
@@ -301,7 +345,7 @@ enum err spool_finish(struct spool_entry *e, double *ret_norm)
 	double norm = 0;
 	ENSURE(!e->finished && !e->failed);
 	enum err err = check_content(e, &norm);
-	if (err == ERR_OK && e->memory == NULL)
+	if (err == ERR_OK && e->memory == NULL && !e->whole)
 		err = store(e);
 	e->failed = e->spoilt = err != ERR_OK;
 	TRY(err);
@@ -316,36 +360,44 @@ bool spool_is_small(const struct spool_entry *e)
 	return e->memory != NULL;
 }
 
-bool spool_is_new(const struct spool_entry *e)
-{
-	ENSURE(e->finished);
-	return e->fresh;
-}
+enum ending { END_SUSPENDED, END_ABORTED, END_COUNTED };
 
-static void end(struct spool_entry *e, bool keep_part)
+static void end(struct spool_entry *e, enum ending how)
 {
-	bool stays = keep_part && e->part_exists && !e->spoilt && e->claim->bytes > 0;
 	char path[PATH_SIZE];
+	bool stays = how == END_SUSPENDED && e->part_exists && !e->spoilt && e->claim->bytes > 0;
 	if (e->part_exists && !stays)
 		spool_discard(spool_part_path(e->spool, e->claim, path));
-	spool_claim_end(e->spool, e->claim, stays, e->fresh ? e->size : 0);
+	/* A damaged one is of no use to any row. */
+	if (e->whole && e->spoilt)
+		remove_file(e->spool, e->claim);
+	if (how == END_ABORTED && (e->finished || e->whole))
+		discard_file(e->spool, e->claim);
+	spool_claim_end(e->spool, e->claim, stays, how == END_COUNTED);
 	entry_free(e);
 }
 
 void spool_suspend(struct spool_entry *e)
 {
 	if (e != NULL)
-		end(e, true);
+		end(e, END_SUSPENDED);
 }
 
 void spool_abort(struct spool_entry *e)
 {
 	if (e != NULL)
-		end(e, false);
+		end(e, END_ABORTED);
+}
+
+void spool_doubt(struct spool_entry *e)
+{
+	ENSURE(e->finished);
+	spool_claim_doubt(e->spool, e->claim);
+	end(e, END_SUSPENDED);
 }
 
 void spool_free(struct spool_entry *e)
 {
 	ENSURE(e->finished);
-	end(e, false);
+	end(e, END_COUNTED);
 }

@@ -39,7 +39,7 @@ enum spool_kind { SPOOL_PART, SPOOL_UPDATE, SPOOL_BATCH };
 struct spool_name {
 	enum spool_kind kind;
 	uint64_t job;
-	uint32_t round;
+	uint32_t round;    /* of a batch the one that it counts in, otherwise whose base it was made from */
 	const char *plant; /* NULL: a batch */
 };
 
@@ -55,14 +55,15 @@ MUST_CHECK enum err spool_check_room(const struct spool *s, uint64_t n, uint64_t
 
 /* ---- receiving ---- */
 
-/* How much of this very update is there: where the next stream of it may begin. 0 for one that would be small. */
+/* How much of this very update is there: where the next stream of it may begin, at its end when it only lacks its row. 0 for one that would
+ * be small. */
 uint64_t spool_received(struct spool *s, const struct spool_key *key, const struct digest *digest, uint64_t size);
 
 /*
  * One update being received. thread: one at a time per entry, any number of entries; one entry at a time per key.
  *
  * spool_begin: `offset` is where the pieces begin, at most spool_received(); what lies before it is read back and checked, what lies
- * behind it is cut off. `m` is borrowed until the entry ends. ERR_SHAPE when `size` is not that of the manifest, ERR_LIMIT when `plant`
+ * behind it is cut off. What else the plant left behind uncounted in this job goes. `m` is borrowed until the entry ends. ERR_SHAPE when `size` is not that of the manifest, ERR_LIMIT when `plant`
  * is not a plant's name; ERR_UNAVAILABLE: an earlier stream of the key has not ended, there is not as much as `offset`, what is there is
  * not as it was sent (it is gone then), or the spool or the disk is full; ERR_IO.
  */
@@ -80,12 +81,13 @@ MUST_CHECK enum err spool_add(struct spool_entry *e, const struct bytes *pieces,
 MUST_CHECK enum err spool_finish(struct spool_entry *e, double *ret_norm);
 bool spool_is_small(
 	const struct spool_entry *e); /* it has no file of its own, and is durable only after spool_append() */
-/* Did this reception give the .update its name? Not when the same bytes had it already. After spool_finish(). */
-bool spool_is_new(const struct spool_entry *e);
-/* The ends; each frees the entry. NULL is fine. */
-void spool_suspend(struct spool_entry *e); /* what has been received stays, if it is large and was not refused */
-void spool_abort(struct spool_entry *e);   /* it goes */
-void spool_free(struct spool_entry *e);    /* after spool_finish() */
+/* The ends; each frees the entry. */
+void spool_suspend(
+	struct spool_entry *e); /* what has been received stays, if it is large and was not refused. NULL is fine */
+void spool_abort(struct spool_entry *e); /* it goes, unless a row may speak of it. NULL is fine */
+void spool_doubt(
+	struct spool_entry *e);         /* after spool_finish(): writing its row has failed, so a row may speak of it */
+void spool_free(struct spool_entry *e); /* after spool_finish(): a row speaks of it */
 
 /* Small ones, finished: durable, one sync for all, when it returns ERR_OK. ret_places[i]: where entry i begins in the batch. thread: any;
  * callers take turns. */
@@ -99,7 +101,8 @@ const char *spool_batch_path(const struct spool *s, uint64_t job, uint32_t round
 /* Best effort, not synced: what comes back after a crash is swept. They log what fails. */
 void spool_remove(struct spool *s, const struct spool_key *key);
 void spool_remove_batch(struct spool *s, uint64_t job, uint32_t round);
-/* What was cut off and is of this round or an earlier one of the job. What is being received is left to its entry. */
+/* What was cut off, or is whole and was not counted, and is of this round or an earlier one of the job. What is being received is left to its
+ * entry. */
 void spool_remove_parts(struct spool *s, uint64_t job, uint32_t round);
 
 #endif

@@ -15,6 +15,13 @@ enum { NAME_BYTES = 192 };
 static const char *const suffixes[] = {[SPOOL_PART] = ".part", [SPOOL_UPDATE] = ".update", [SPOOL_BATCH] = ".batch"};
 enum { KINDS = sizeof suffixes / sizeof suffixes[0] };
 
+void spool_tag(const struct digest *d, char out[SPOOL_TAG_SIZE])
+{
+	char text[DIGEST_TEXT_SIZE];
+	memcpy(out, digest_format(d, text), SPOOL_TAG_SIZE - 1);
+	out[SPOOL_TAG_SIZE - 1] = '\0';
+}
+
 bool spool_is_plant(const char *name)
 {
 	struct identity id;
@@ -46,6 +53,11 @@ const char *spool_batch_path(const struct spool *s, uint64_t job, uint32_t round
 	char name[NAME_BYTES];
 	write_name(&(struct spool_name){SPOOL_BATCH, job, round, NULL}, NULL, name);
 	return path_join(out, s->folder, name);
+}
+
+const char *spool_file_path(const struct spool *s, const struct claim *c, char out[PATH_SIZE])
+{
+	return spool_path(s, &(struct spool_key){c->job, c->round, c->plant}, out);
 }
 
 const char *spool_part_path(const struct spool *s, const struct claim *c, char out[PATH_SIZE])
@@ -120,7 +132,7 @@ void spool_close(struct spool *s)
 	spool_close_batches(s);
 	while (s->claims != NULL) {
 		ENSURE(!s->claims->active);
-		spool_claim_end(s, s->claims, false, 0);
+		spool_claim_end(s, s->claims, false, true);
 	}
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->appending);
@@ -213,11 +225,21 @@ void spool_remove_batch(struct spool *s, uint64_t job, uint32_t round)
 	pthread_mutex_unlock(&s->appending);
 }
 
-void spool_remove_parts(struct spool *s, uint64_t job, uint32_t round)
+void spool_remove_idle(struct spool *s, uint64_t job, uint32_t round, const char *plant)
 {
 	char path[PATH_SIZE];
-	for (struct claim *c; (c = spool_claim_idle(s, job, round)) != NULL;) {
-		spool_discard(spool_part_path(s, c, path));
-		spool_claim_end(s, c, false, 0);
+	for (struct claim *c; (c = spool_claim_idle(s, job, round, plant)) != NULL;) {
+		if (c->bytes > 0)
+			spool_discard(spool_part_path(s, c, path));
+		if (c->file > 0) {
+			spool_discard(spool_file_path(s, c, path));
+			spool_claim_unfile(s, c);
+		}
+		spool_claim_end(s, c, false, false);
 	}
+}
+
+void spool_remove_parts(struct spool *s, uint64_t job, uint32_t round)
+{
+	spool_remove_idle(s, job, round, NULL);
 }

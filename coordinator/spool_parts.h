@@ -17,7 +17,7 @@
 
 enum { SPOOL_TAG_SIZE = 17, SPOOL_BATCHES_MAX = 64 };
 
-/* A key that is being received, or of which a part is there. */
+/* A key that is being received, or of which there is a part, or a whole update that no row is known to speak of. */
 struct claim {
 	struct claim *next;
 	uint64_t job;
@@ -27,6 +27,9 @@ struct claim {
 	bool active;              /* an entry owns it, and the part; otherwise the part is idle */
 	uint64_t size;            /* active: what is promised to it */
 	uint64_t bytes;           /* of the part */
+	uint64_t file;            /* of the .update that no row is known to speak of; 0: none */
+	char file_tag[SPOOL_TAG_SIZE];
+	bool doubtful; /* that .update: a transaction that failed may have written its row */
 };
 
 /* An open batch. */
@@ -65,31 +68,47 @@ struct spool_entry {
 	struct update_check check;
 	struct digester *digester; /* owned; NULL once it has ended */
 	bool resumed;              /* began behind what an earlier stream had brought */
+	bool whole;                /* that was all of it: it has the .update's name already */
 	bool failed;               /* an add or the end was refused */
 	bool spoilt;               /* by its content: nothing of it may stay */
-	bool finished, fresh;      /* fresh: it gave the .update its name */
+	bool finished;
 };
 
 /* ---- spool_room.c ---- */
 
-/* Makes the key ours, with room for `size` bytes: what spool_begin() says. `tag` becomes the claim's at the caller's hand. */
-MUST_CHECK enum err spool_claim(struct spool *s, const struct spool_key *key, uint64_t size, struct claim **ret_claim);
+/* What is to be received under a key. */
+struct wanted {
+	const struct spool_key *key;
+	const char *tag; /* of its digest */
+	uint64_t size, offset;
+};
+/* Makes the key ours, with room for what is missing: what spool_begin() says. The tag becomes the claim's at the caller's hand. *ret_whole:
+ * it begins at its end, because all of it is there as an .update. */
+MUST_CHECK enum err spool_claim(struct spool *s, const struct wanted *w, struct claim **ret_claim, bool *ret_whole);
 void spool_claim_part(struct spool *s, const struct spool_name *name, const char *tag,
 		      uint64_t bytes); /* an idle one */
 bool spool_has_part(struct spool *s, const struct spool_name *name);
 void spool_claim_grow(struct spool *s, struct claim *c, uint64_t bytes); /* so many are in the part now */
 void spool_claim_retag(struct spool *s, struct claim *c, const char *tag, uint64_t bytes);
 void spool_claim_settle(struct spool *s,
-			struct claim *c); /* nothing is promised to it any more: others have its bytes */
-/* The claim is not active any more: it stays when it has a part, otherwise it is freed. `kept`: bytes that have become a file's. */
-void spool_claim_end(struct spool *s, struct claim *c, bool part_stays, uint64_t kept);
-/* Idle parts of the job up to a round, each now active and the caller's; NULL at the end of the list. */
-struct claim *spool_claim_idle(struct spool *s, uint64_t job, uint32_t round);
+			struct claim *c);                /* nothing is promised to it any more: others have its bytes */
+void spool_claim_file(struct spool *s, struct claim *c); /* its part has become its .update */
+void spool_claim_unfile(struct spool *s, struct claim *c); /* its .update has gone */
+void spool_claim_doubt(struct spool *s, struct claim *c);  /* a row may speak of its .update */
+/* The claim is not active any more: it stays when it has a part or an .update, otherwise it is freed. `counted`: its .update is a row's now. */
+void spool_claim_end(struct spool *s, struct claim *c, bool part_stays, bool counted);
+/* Idle ones of the job up to a round, each now active and the caller's; NULL at the end of the list. `plant`: only those of this plant, and
+ * without the doubtful; NULL: of all. */
+struct claim *spool_claim_idle(struct spool *s, uint64_t job, uint32_t round, const char *plant);
 void spool_count_file(struct spool *s, uint64_t bytes, bool there);
 
 /* ---- spool_files.c ---- */
 
+void spool_tag(const struct digest *d, char out[SPOOL_TAG_SIZE]);
 bool spool_is_plant(const char *name); /* a plant's name, and so without anything that leads out of the folder */
+const char *spool_file_path(const struct spool *s, const struct claim *c, char out[PATH_SIZE]); /* of its .update */
+/* What is idle of the job up to a round goes, as spool_claim_idle() chooses. */
+void spool_remove_idle(struct spool *s, uint64_t job, uint32_t round, const char *plant);
 const char *spool_part_path(const struct spool *s, const struct claim *c, char out[PATH_SIZE]);
 void spool_discard(const char *path); /* best effort; logs; the present error text stays */
 

@@ -14,14 +14,14 @@
 #include <string.h>
 
 /* What a claim takes, and what of it is still to be written. */
-static uint64_t taken_by(const struct claim *c)
-{
-	return c->active && c->size > c->bytes ? c->size : c->bytes;
-}
-
 static uint64_t promised_to(const struct claim *c)
 {
-	return taken_by(c) - c->bytes;
+	return c->active && c->size > c->bytes ? c->size - c->bytes : 0;
+}
+
+static uint64_t taken_by(const struct claim *c)
+{
+	return c->bytes + promised_to(c) + c->file;
 }
 
 /* Under the lock, like all that is static here: the one place where a claim changes what it takes. */
@@ -56,6 +56,7 @@ static struct claim *add(struct spool *s, uint64_t job, uint32_t round, const ch
 static void drop(struct spool *s, struct claim *c)
 {
 	struct claim **at = &s->claims;
+	ENSURE(c->file == 0);
 	change(s, c, false, 0, 0);
 	while (*at != c)
 		at = &(*at)->next;
@@ -81,20 +82,32 @@ static enum err check_room(const struct spool *s, uint64_t size, uint64_t there,
 	return ERR_OK;
 }
 
-enum err spool_claim(struct spool *s, const struct spool_key *key, uint64_t size, struct claim **ret_claim)
+static bool has_file(const struct claim *c, const char *tag, uint64_t size)
 {
+	return c != NULL && c->file > 0 && c->file == size && strcmp(c->file_tag, tag) == 0;
+}
+
+enum err spool_claim(struct spool *s, const struct wanted *w, struct claim **ret_claim, bool *ret_whole)
+{
+	const struct spool_key *key = w->key;
 	uint64_t disk_free = UINT64_MAX;
 	if (s->config.free_min > 0)
 		TRY(dir_free(s->folder, &disk_free));
 	pthread_mutex_lock(&s->lock);
 	struct claim *c = find(s, key->job, key->round, key->plant);
 	bool busy = c != NULL && c->active;
-	enum err err = busy ? err_set(ERR_UNAVAILABLE, "an earlier stream of this update has not ended; try again")
-			    : check_room(s, size, c != NULL ? c->bytes : 0, disk_free);
+	bool whole = w->offset == w->size && has_file(c, w->tag, w->size);
+	/* An .update that this one takes the place of goes first. */
+	uint64_t there = c == NULL ? 0 : c->bytes + (c->doubtful ? 0 : c->file);
+	enum err err = ERR_OK;
+	if (busy)
+		err = err_set(ERR_UNAVAILABLE, "an earlier stream of this update has not ended; try again");
+	else if (!whole)
+		err = check_room(s, w->size, there, disk_free);
 	if (err == ERR_OK) {
 		if (c == NULL)
 			c = add(s, key->job, key->round, key->plant);
-		change(s, c, true, size, c->bytes);
+		change(s, c, true, whole ? 0 : w->size, c->bytes);
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (err != ERR_OK && !busy)
@@ -102,6 +115,7 @@ enum err spool_claim(struct spool *s, const struct spool_key *key, uint64_t size
 			 err_text());
 	TRY(err);
 	*ret_claim = c;
+	*ret_whole = whole;
 	return ERR_OK;
 }
 
@@ -144,22 +158,57 @@ void spool_claim_settle(struct spool *s, struct claim *c)
 	pthread_mutex_unlock(&s->lock);
 }
 
-void spool_claim_end(struct spool *s, struct claim *c, bool part_stays, uint64_t kept)
+void spool_claim_file(struct spool *s, struct claim *c)
 {
 	pthread_mutex_lock(&s->lock);
-	if (part_stays)
-		change(s, c, false, 0, c->bytes);
-	else
-		drop(s, c);
-	s->bytes += kept;
+	memcpy(c->file_tag, c->tag, sizeof c->file_tag);
+	c->tag[0] = '\0';
+	c->doubtful = false;
+	s->bytes += c->bytes;
+	c->file = c->bytes;
+	change(s, c, true, 0, 0);
 	pthread_mutex_unlock(&s->lock);
 }
 
-struct claim *spool_claim_idle(struct spool *s, uint64_t job, uint32_t round)
+void spool_claim_unfile(struct spool *s, struct claim *c)
+{
+	pthread_mutex_lock(&s->lock);
+	s->bytes -= c->file;
+	c->file = 0;
+	c->doubtful = false;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void spool_claim_doubt(struct spool *s, struct claim *c)
+{
+	pthread_mutex_lock(&s->lock);
+	c->doubtful = c->file > 0;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void spool_claim_end(struct spool *s, struct claim *c, bool part_stays, bool counted)
+{
+	pthread_mutex_lock(&s->lock);
+	/* Its bytes stay where they were counted. */
+	c->file = counted ? 0 : c->file;
+	if (part_stays || c->file > 0)
+		change(s, c, false, 0, part_stays ? c->bytes : 0);
+	else
+		drop(s, c);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static bool is_idle(const struct claim *c, uint64_t job, uint32_t round, const char *plant)
+{
+	return !c->active && c->job == job && c->round <= round &&
+	       (plant == NULL || (strcmp(c->plant, plant) == 0 && !c->doubtful));
+}
+
+struct claim *spool_claim_idle(struct spool *s, uint64_t job, uint32_t round, const char *plant)
 {
 	pthread_mutex_lock(&s->lock);
 	struct claim *c = s->claims;
-	while (c != NULL && (c->active || c->job != job || c->round > round))
+	while (c != NULL && !is_idle(c, job, round, plant))
 		c = c->next;
 	if (c != NULL)
 		change(s, c, true, 0, c->bytes);
@@ -194,15 +243,15 @@ enum err spool_check_room(const struct spool *s, uint64_t n, uint64_t bytes)
 
 uint64_t spool_received(struct spool *s, const struct spool_key *key, const struct digest *digest, uint64_t size)
 {
-	char text[DIGEST_TEXT_SIZE];
+	char tag[SPOOL_TAG_SIZE];
 	/* A part of it would be that of a release with another idea of small: open_memory() takes none. */
 	if (size <= s->config.small_max)
 		return 0;
-	digest_format(digest, text);
+	spool_tag(digest, tag);
 	pthread_mutex_lock(&s->lock);
 	const struct claim *c = find(s, key->job, key->round, key->plant);
-	bool same = c != NULL && strncmp(c->tag, text, SPOOL_TAG_SIZE - 1) == 0;
-	uint64_t bytes = same && c->bytes <= size ? c->bytes : 0;
+	bool same = c != NULL && strcmp(c->tag, tag) == 0;
+	uint64_t bytes = has_file(c, tag, size) ? size : same && c->bytes <= size ? c->bytes : 0;
 	pthread_mutex_unlock(&s->lock);
 	return bytes;
 }

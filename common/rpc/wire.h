@@ -49,8 +49,9 @@ struct wire_enroll_reply {
 struct wire_task_request {
 	uint64_t finished_job;
 	char software[WIRE_NAME_SIZE];
-	uint64_t skip_job;   /* no WIRE_TASK_TRAIN of this job; 0: none. Its end is still told */
-	uint32_t skip_round; /* only of this round of it; 0: of any */
+	uint64_t skip_job;      /* no WIRE_TASK_TRAIN of this job; 0: none. Its end is still told */
+	uint32_t skip_round;    /* only of this round of it; 0: of any */
+	uint32_t finished_ends; /* how many ends of finished_job have been seen; 0: it does not say */
 };
 enum wire_task_kind { WIRE_TASK_WAIT, WIRE_TASK_TRAIN, WIRE_TASK_FINISHED, WIRE_TASK_KIND_COUNT };
 enum wire_job_state { WIRE_JOB_RUNNING, WIRE_JOB_DONE, WIRE_JOB_STOPPED, WIRE_JOB_FAILED, WIRE_JOB_STATE_COUNT };
@@ -66,6 +67,7 @@ struct wire_task {
 	uint64_t base_size, source_size;
 	uint64_t deadline_in_ms;
 	enum wire_job_state job_state;
+	uint32_t job_ends; /* how often the job has ended, with this end; 0: never, or an older coordinator */
 	struct buf
 		base_content; /* owned; TRAIN: the base itself, of at most WIRE_INLINE_MAX bytes; empty: to be fetched */
 };

@@ -24,6 +24,7 @@ static const struct wire_field task_request_fields[] = {
 	{FIELD_TEXT(NAME, TaskRequest, software, wire_task_request, software)},
 	{FIELD(U64, TaskRequest, skip_job, wire_task_request, skip_job)},
 	{FIELD(U32, TaskRequest, skip_round, wire_task_request, skip_round)},
+	{FIELD(U32, TaskRequest, finished_ends, wire_task_request, finished_ends)},
 };
 static const struct wire_shape task_request = {SHAPE(task_request, wire_task_request, task_request_fields)};
 WIRE_DEFINE(task_request, wire_task_request, &task_request)
@@ -52,6 +53,7 @@ static const struct wire_field task_fields[] = {
 	{FIELD(U64, Task, deadline_in_ms, wire_task, deadline_in_ms)},
 	{FIELD(ENUM, Task, job_state, wire_task, job_state), .max = WIRE_JOB_STATE_COUNT},
 	{FIELD(BLOB, Task, base_content, wire_task, base_content), .max = WIRE_INLINE_MAX},
+	{FIELD(U32, Task, job_ends, wire_task, job_ends)},
 };
 static const struct wire_shape task = {SHAPE(task, wire_task, task_fields), .check = task_check};
 WIRE_DEFINE(task, wire_task, &task)

@@ -318,6 +318,20 @@ static void training_stops_when_the_round_has_closed(void **state)
 	plant_stop(&p);
 }
 
+/* Where late updates are carried, one of a round that has closed still counts. */
+static void a_round_that_is_over_is_trained_for_where_late_ones_count(void **state)
+{
+	(void)state;
+	struct plant p;
+	coordinator_plan(&coordinator, dir, JOB "late: carry\ndeadline: 1h\n" TRAIN);
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 1, 1, false)->deadline_in_ms = 1;
+	plant_start(&p);
+	assert_false(step(&p));
+	assert_int_equal(coordinator.n_uploads, 1);
+	assert_int_equal(coordinator.heads[0].update.round, 1);
+	plant_stop(&p);
+}
+
 static void a_base_inside_the_task_is_not_fetched(void **state)
 {
 	(void)state;
@@ -368,6 +382,31 @@ static void a_job_that_is_resumed_goes_on(void **state)
 	assert_true(step(&p));
 	assert_int_equal(files_in("local"), 0);
 	assert_int_equal(question(&p)->finished_job, 3);
+	plant_stop(&p);
+}
+
+/* It says how many ends of the job it has seen, which is how it hears of the next. */
+static void ends_are_counted(void **state)
+{
+	(void)state;
+	struct plant p;
+	coordinator_plan(&coordinator, dir, JOB TRAIN);
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 3, 1, true)->job_ends = 1;
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 4, 1, false)->job_ends = 1;
+	coordinator_add(&coordinator, WIRE_TASK_TRAIN, 3, 2, true)->job_ends = 1;
+	coordinator_add(&coordinator, WIRE_TASK_FINISHED, 3, 2, true)->job_ends = 2;
+	plant_start(&p);
+	assert_true(step(&p) && step(&p));
+	assert_false(step(&p));
+	plant_stop(&p);
+	plant_start(&p);
+	assert_true(step(&p));
+	assert_int_equal(coordinator.asked.finished_job, 3);
+	assert_int_equal(coordinator.asked.finished_ends, 1);
+	plant_stop(&p);
+	plant_start(&p);
+	assert_int_equal(question(&p)->finished_job, 3);
+	assert_int_equal(coordinator.asked.finished_ends, 2);
 	plant_stop(&p);
 }
 
@@ -483,8 +522,10 @@ int main(void)
 		SCENARIO(its_own_disk_and_identity_end_it),
 		SCENARIO(a_round_that_diverges_is_passed_over_alone),
 		SCENARIO(training_stops_when_the_round_has_closed),
+		SCENARIO(a_round_that_is_over_is_trained_for_where_late_ones_count),
 		SCENARIO(a_base_inside_the_task_is_not_fetched),
 		SCENARIO(a_job_that_is_resumed_goes_on),
+		SCENARIO(ends_are_counted),
 		SCENARIO(missed_rounds_do_not_fill_the_disk),
 		SCENARIO(jobs_beside_each_other_keep_their_models),
 		SCENARIO(only_metrics_that_are_shared_are_reported),

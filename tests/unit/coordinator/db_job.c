@@ -295,12 +295,40 @@ static void whose_models_are_whose(void **state)
 	assert_ok(db_job_owns(db, "b", &(struct digest){{3}}));
 	assert_int_equal(db_job_owns(db, "a", &(struct digest){{99}}), ERR_NOT_FOUND);
 	assert_int_equal(db_job_owns(db, "c", &(struct digest){{2}}), ERR_NOT_FOUND);
-	assert_ok(db_job_after(db, "a", 0, &found, &state_of));
+	assert_ok(db_job_after(db, "a", 0, 0, &found, &state_of));
 	assert_int_equal(found, id);
 	assert_int_equal(state_of, WIRE_JOB_RUNNING);
-	assert_int_equal(db_job_after(db, "a", id, &found, &state_of), ERR_NOT_FOUND);
-	assert_int_equal(db_job_after(db, "c", 0, &found, &state_of), ERR_NOT_FOUND);
-	assert_int_equal(db_job_after(db, "a", UINT64_MAX, &found, &state_of), ERR_NOT_FOUND);
+	assert_int_equal(db_job_after(db, "a", id, UINT32_MAX, &found, &state_of), ERR_NOT_FOUND);
+	assert_int_equal(db_job_after(db, "c", 0, 0, &found, &state_of), ERR_NOT_FOUND);
+	assert_int_equal(db_job_after(db, "a", UINT64_MAX, 0, &found, &state_of), ERR_NOT_FOUND);
+	assert_ok(db_job_has(db, "a", id));
+	assert_int_equal(db_job_has(db, "c", id), ERR_NOT_FOUND);
+	assert_int_equal(db_job_has(db, "a", UINT64_MAX), ERR_NOT_FOUND);
+}
+
+/* A job that goes on ends again. */
+static void ends_are_counted(void **state)
+{
+	(void)state;
+	struct job_row j;
+	uint64_t id = start(), found;
+	enum wire_job_state state_of;
+	struct round_row next = round_of(2);
+	for (uint32_t ends = 1; ends <= 3; ends++) {
+		assert_ok(db_job_end(db, id, WIRE_JOB_STOPPED, "", 10));
+		assert_ok(db_job_get(db, id, &j));
+		assert_int_equal(j.ends, ends);
+		job_row_deinit(&j);
+		assert_ok(db_job_after(db, "a", id, ends - 1, &found, &state_of));
+		assert_int_equal(found, id);
+		assert_int_equal(state_of, WIRE_JOB_STOPPED);
+		assert_int_equal(db_job_after(db, "a", id, ends, &found, &state_of), ERR_NOT_FOUND);
+		next.state.number = ends + 1;
+		assert_ok(db_job_resume(db, id, &next));
+		assert_ok(db_job_after(db, "a", id, ends, &found, &state_of));
+		assert_int_equal(state_of, WIRE_JOB_RUNNING);
+	}
+	round_row_deinit(&next);
 }
 
 static void reports_replace_each_other(void **state)
@@ -363,6 +391,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(rounds_go_their_way_and_no_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(late_updates_count_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_job_is_resumed_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(ends_are_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(whose_models_are_whose, setup, teardown),
 		cmocka_unit_test_setup_teardown(reports_replace_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_threads_write, setup, teardown),

@@ -422,38 +422,140 @@ static void a_receipt_is_given_whatever_came_after(void **state)
 	update_free(&other);
 }
 
-/* What is complete while a round is closed is not sent twice, and nothing of it stays when its plant does not come back. */
-static void a_whole_update_waits_for_the_next_round(void **state)
+static struct wire_upload_offset_reply ask_offset(const char *who, const struct wire_head *head)
+{
+	struct wire_upload_offset_reply reply;
+	struct wire_upload_offset_request request = {
+		.job = head->update.job, .round = head->update.round, .size = head->size, .digest = head->digest};
+	engine_upload_offset(stage.engine, who, &request, &reply);
+	return reply;
+}
+
+/* All of it has come while a round was being closed: in the next one it counts without a byte more. */
+static void what_is_whole_is_not_sent_again(void **state)
 {
 	(void)state;
 	struct bytes update;
 	struct wire_head head;
 	struct wire_receipt receipt;
-	struct wire_upload_offset_reply reply;
 	char path[PATH_SIZE];
-	uint64_t job = stage_start(&stage, BUFFERED "late_max: 1\n");
+	uint64_t job = stage_start(&stage, BUFFERED);
 	struct upload *u = begin("c", job, 1, &update, &head);
-	const struct wire_upload_offset_request request = {
-		.job = job, .round = 1, .size = head.size, .digest = head.digest};
 	assert_ok(stage_add(u, update));
 	stage_report(&stage, "a", job, 1);
 	stage_report(&stage, "b", job, 1);
+	uint64_t others = spool_bytes(stage.engine->spool) - update.n;
 	assert_fails(engine_upload_commit(u, &receipt), ERR_UNAVAILABLE, "next round");
-	assert_false(file_exists(stage_path(&stage, &(struct spool_key){job, 1, "c"}, path)));
+	assert_int_equal(spool_bytes(stage.engine->spool), others + update.n);
+	assert_int_equal(ask_offset("c", &head).offset, update.n);
 	stage_settle(&stage);
-	engine_upload_offset(stage.engine, "c", &request, &reply);
-	assert_int_equal(reply.offset, update.n);
-	head.offset = reply.offset;
+	assert_int_equal(ask_offset("c", &head).offset, update.n);
+	head.offset = update.n;
 	assert_ok(engine_upload_begin(stage.engine, "c", &head, &u, &receipt));
-	stage_report(&stage, "a", job, 2);
-	stage_report(&stage, "b", job, 2);
-	assert_fails(engine_upload_commit(u, &receipt), ERR_UNAVAILABLE, "next round");
-	stage_settle(&stage);
-	/* Round 3 is open, and round 1 too old. */
-	engine_upload_offset(stage.engine, "c", &request, &reply);
-	assert_int_equal(reply.offset, 0);
+	assert_int_equal(spool_bytes(stage.engine->spool), update.n);
+	assert_ok(engine_upload_commit(u, &receipt));
+	assert_false(receipt.repeated);
+	assert_int_equal(counted(job, 2, "c").base_round, 1);
+	assert_int_equal(spool_bytes(stage.engine->spool), update.n);
+	stage_restart(&stage);
+	close_with(job, 2, "a");
+	assert_false(file_exists(stage_path(&stage, &(struct spool_key){job, 1, "c"}, path)));
 	assert_int_equal(spool_bytes(stage.engine->spool), 0);
 	update_free(&update);
+}
+
+/* `c` has sent a whole update of round 1 at a moment when none took it. */
+static uint64_t leave_whole(struct bytes *ret_update)
+{
+	struct wire_head head;
+	struct wire_receipt receipt;
+	uint64_t job = stage_start(&stage, BUFFERED "late_max: 2\n");
+	struct upload *u = begin("c", job, 1, ret_update, &head);
+	assert_ok(stage_add(u, *ret_update));
+	stage_report(&stage, "a", job, 1);
+	stage_report(&stage, "b", job, 1);
+	assert_fails(engine_upload_commit(u, &receipt), ERR_UNAVAILABLE, "next round");
+	stage_settle(&stage);
+	assert_int_equal(spool_bytes(stage.engine->spool), ret_update->n);
+	return job;
+}
+
+static void what_is_whole_gives_way_to_other_bytes(void **state)
+{
+	(void)state;
+	struct bytes update;
+	struct wire_receipt receipt;
+	uint64_t job = leave_whole(&update);
+	struct bytes other = stage_update(&stage, "c", 99);
+	struct wire_head head = stage_head(&stage, job, 1, "c", other);
+	assert_ok(stage_send(&stage, "c", &head, other, &receipt));
+	struct update_row row = counted(job, 2, "c");
+	assert_true(digest_equal(&row.digest, &head.digest));
+	assert_int_equal(spool_bytes(stage.engine->spool), other.n);
+	close_with(job, 2, "a");
+	assert_int_equal(spool_bytes(stage.engine->spool), 0);
+	update_free(&update);
+	update_free(&other);
+}
+
+static void what_is_whole_and_counts_nowhere_any_more_goes(void **state)
+{
+	(void)state;
+	struct bytes update;
+	uint64_t job = leave_whole(&update);
+	close_with(job, 2, "ab");
+	assert_int_equal(spool_bytes(stage.engine->spool), update.n);
+	close_with(job, 3, "ab");
+	assert_int_equal(spool_bytes(stage.engine->spool), 0);
+	assert_ok(engine_job_stop(stage.engine, job));
+	stage_settle(&stage);
+	update_free(&update);
+	job = leave_whole(&update);
+	assert_ok(engine_job_stop(stage.engine, job));
+	stage_settle(&stage);
+	assert_int_equal(spool_bytes(stage.engine->spool), 0);
+	update_free(&update);
+}
+
+/* Parts of many rounds, each of which could still count: one plant has one. */
+static void a_plant_leaves_one_part(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	size_t size = 0;
+	uint64_t job = stage_start(&stage, "rounds: 100\nquorum: 1\ngoal: 2\nlate: carry\nlate_max: 50\n");
+	for (uint32_t round = 1; round <= 5; round++) {
+		struct bytes update;
+		struct wire_head head;
+		struct upload *u = begin("c", job, round, &update, &head);
+		size = update.n;
+		assert_ok(stage_add(u, bytes_of(update.p, update.n - 1)));
+		engine_upload_suspend(u);
+		assert_int_equal(ask_offset("c", &head).offset, update.n - 1);
+		close_with(job, round, "ab");
+		update_free(&update);
+	}
+	assert_int_equal(spool_bytes(stage.engine->spool), size - 1);
+	assert_int_equal(count_files(path_join(path, stage.dir, "spool"), ".part"), 1);
+}
+
+/* Reading back what was there, and syncing at the end, take as long as they take. */
+static void our_own_work_is_waited_for(void **state)
+{
+	(void)state;
+	int64_t wait = INT64_MAX;
+	uint64_t job = stage_start(&stage, "");
+	stage_report(&stage, "a", job, 1);
+	struct run *r = stage.engine->runs[0];
+	struct seat *s = run_seat(r, "c");
+	s->uploading = s->working = true;
+	s->upload_round = 1;
+	s->progress_ms = stage_monotonic;
+	assert_int_equal(run_flowing(r, stage_monotonic + 2 * RUN_FLOW_MS, &wait), 1);
+	assert_int_equal(wait, RUN_FLOW_MS);
+	s->working = false;
+	assert_int_equal(run_flowing(r, stage_monotonic + 2 * RUN_FLOW_MS, &wait), 0);
+	s->uploading = false;
 }
 
 static void who_is_not_asked_is_not_counted_late(void **state)
@@ -624,7 +726,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(too_late_is_too_late, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stream_goes_on_through_the_rounds, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_receipt_is_given_whatever_came_after, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_whole_update_waits_for_the_next_round, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_whole_is_not_sent_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_whole_gives_way_to_other_bytes, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_whole_and_counts_nowhere_any_more_goes, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_plant_leaves_one_part, setup, teardown),
+		cmocka_unit_test_setup_teardown(our_own_work_is_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_is_not_asked_is_not_counted_late, setup, teardown),
 		cmocka_unit_test(staleness_damps_the_step),
 		cmocka_unit_test(buffered_and_in_time_is_plain),

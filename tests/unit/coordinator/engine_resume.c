@@ -186,6 +186,52 @@ static void watchers_and_plants_see_it_go_on(void **state)
 	assert_int_equal(b.task.kind, WIRE_TASK_FINISHED);
 }
 
+static void ask_after(const char *who, uint64_t finished, uint32_t ends, struct stage_call *c)
+{
+	struct wire_task_request request = {.finished_job = finished, .finished_ends = ends};
+	*c = (struct stage_call){.answers = 0};
+	engine_task(stage.engine, who, &request, stage_answer, c);
+	stage_settle(&stage);
+}
+
+/* Also to a plant that has heard of the first and was away in between; one that cannot say how many it has heard of is not told for ever. */
+static void a_second_end_is_told(void **state)
+{
+	(void)state;
+	struct stage_call a, b, c;
+	uint64_t job = stage_start(&stage, "rounds: 1\n");
+	stop(job);
+	ask_after("a", 0, 0, &a);
+	assert_int_equal(a.task.kind, WIRE_TASK_FINISHED);
+	assert_int_equal(a.task.job_ends, 1);
+	assert_ok(engine_job_resume(stage.engine, job));
+	ask_after("b", job, 1, &b);
+	assert_int_equal(b.task.kind, WIRE_TASK_TRAIN);
+	assert_int_equal(b.task.job_ends, 1);
+	stage_report(&stage, "b", job, 2);
+	ask_after("b", job, 1, &b);
+	stage_report(&stage, "a", job, 2);
+	ask_after("a", job, 0, &a); /* an older plant, at the right moment */
+	stage_report(&stage, "c", job, 2);
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, job).ends, 2);
+	assert_int_equal(a.answers + b.answers, 2);
+	assert_int_equal(a.task.kind, WIRE_TASK_FINISHED);
+	assert_int_equal(b.task.kind, WIRE_TASK_FINISHED);
+	assert_int_equal(b.task.job_ends, 2);
+	for (int restarted = 0; restarted < 2; restarted++) {
+		ask_after("c", job, 1, &c);
+		assert_int_equal(c.answers, 1);
+		assert_int_equal(c.task.kind, WIRE_TASK_FINISHED);
+		assert_int_equal(c.task.job_ends, 2);
+		ask_after("c", job, 2, &c);
+		ask_after("a", job, 0, &a);
+		assert_int_equal(a.answers + c.answers, 0);
+		engine_drain(stage.engine);
+		stage_restart(&stage);
+	}
+}
+
 /* Whoever knows of the last end is not looked up. */
 static void only_those_who_may_have_missed_an_end_are_looked_up(void **state)
 {
@@ -240,6 +286,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_cannot_go_on_is_left_as_it_is, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_round_that_never_ended_is_abandoned, setup, teardown),
 		cmocka_unit_test_setup_teardown(watchers_and_plants_see_it_go_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_second_end_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_those_who_may_have_missed_an_end_are_looked_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stored_job_of_another_release_goes_on, setup, teardown),
 	};

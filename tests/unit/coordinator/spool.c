@@ -46,7 +46,6 @@ static void a_message_comes_in_pieces(void **state)
 	assert_ok(spool_add(e, pieces, 0));
 	assert_ok(spool_add(e, pieces, n));
 	assert_ok(spool_finish(e, &norm));
-	assert_true(spool_is_new(e));
 	spool_free(e);
 	assert_spooled(&key, update);
 }
@@ -534,6 +533,118 @@ static void one_part_per_key_is_kept(void **state)
 	assert_int_equal(spool_bytes(spool), 1);
 }
 
+/* A stream that has brought all of `content`, which no round takes now. */
+static struct spool_entry *whole(struct bytes content, const struct digest *d, uint64_t offset)
+{
+	struct spool_entry *e;
+	double norm;
+	assert_ok(begin_with(&key, content, d, offset, content.n, &e));
+	assert_ok(spool_finish(e, &norm));
+	return e;
+}
+
+static void what_is_whole_waits_for_its_row(void **state)
+{
+	(void)state;
+	struct bytes other = update_of(m, base, 3);
+	struct digest other_digest = digest_of(other);
+	struct spool_entry *e;
+	spool_suspend(whole(update, &digest, 0));
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), update.n);
+	assert_int_equal(spool_received(spool, &key, &digest, update.n + 4), 0);
+	assert_int_equal(spool_received(spool, &key, &other_digest, update.n), 0);
+	assert_int_equal(spool_bytes(spool), update.n);
+	/* More than all of it. */
+	assert_ok(spool_begin(spool, &key, m, 0, update.n, &digest, update.n, &e));
+	assert_int_equal(spool_bytes(spool), update.n);
+	assert_fails(spool_add(e, &(struct bytes){update.p, 4}, 1), ERR_UNAVAILABLE, "damaged");
+	spool_suspend(e);
+	assert_empty();
+	spool_suspend(whole(update, &digest, 0));
+	spool_suspend(whole(update, &digest, update.n));
+	spool_free(whole(update, &digest, update.n));
+	assert_spooled(&key, update);
+	assert_int_equal(spool_bytes(spool), update.n);
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), 0);
+	spool_remove(spool, &key);
+	assert_empty();
+	/* Other bytes, or the same from the beginning, take its place; refused or ended, it goes. */
+	spool_suspend(whole(update, &digest, 0));
+	spool_suspend(whole(other, &other_digest, 0));
+	assert_spooled(&key, other);
+	spool_suspend(whole(other, &other_digest, 0));
+	assert_int_equal(spool_bytes(spool), other.n);
+	spool_abort(whole(other, &other_digest, other.n));
+	assert_empty();
+	spool_suspend(whole(update, &digest, 0));
+	spool_remove_parts(spool, key.job, key.round - 1);
+	assert_spooled(&key, update);
+	spool_remove_parts(spool, key.job, key.round);
+	assert_empty();
+	update_free(&other);
+}
+
+/* A row may come back that speaks of it. */
+static void what_may_have_a_row_is_not_replaced(void **state)
+{
+	(void)state;
+	struct bytes other = update_of(m, base, 3);
+	struct digest other_digest = digest_of(other);
+	struct spool_entry *e;
+	double norm;
+	spool_doubt(whole(update, &digest, 0));
+	assert_int_equal(spool_received(spool, &key, &digest, update.n), update.n);
+	assert_ok(begin_with(&key, other, &other_digest, 0, other.n, &e));
+	assert_int_equal(spool_bytes(spool), 2 * update.n);
+	assert_fails(spool_finish(e, &norm), ERR_DUPLICATE, "another update");
+	spool_abort(e);
+	assert_int_equal(spool_bytes(spool), update.n);
+	spool_abort(whole(update, &digest, update.n));
+	assert_ok(begin_with(&(struct spool_key){key.job, key.round + 1, key.plant}, other, &other_digest, 0, 100, &e));
+	spool_abort(e);
+	assert_spooled(&key, update);
+	spool_doubt(whole(update, &digest, 0));
+	assert_spooled(&key, update);
+	assert_int_equal(spool_bytes(spool), update.n);
+	spool_free(whole(update, &digest, update.n));
+	assert_spooled(&key, update);
+	assert_int_equal(spool_bytes(spool), update.n);
+	spool_remove(spool, &key);
+	spool_doubt(whole(update, &digest, 0));
+	spool_remove_parts(spool, key.job, key.round);
+	assert_empty();
+	update_free(&other);
+}
+
+static void a_damaged_whole_one_goes(void **state)
+{
+	(void)state;
+	char path[PATH_SIZE];
+	struct spool_entry *e;
+	for (int how = 0; how < 3; how++) {
+		double norm;
+		spool_suspend(whole(update, &digest, 0));
+		spool_path(spool, &key, path);
+		uint8_t *bad = mem_new(update.n);
+		memcpy(bad, update.p, update.n);
+		bad[0] ^= 1;
+		if (how == 0)
+			assert_ok(file_remove(path));
+		else
+			assert_ok(file_replace(path, bytes_of(bad, update.n - (how == 1 ? 4 : 0)), 0600));
+		enum err err = spool_begin(spool, &key, m, 0, update.n, &digest, update.n, &e);
+		if (how == 2) {
+			assert_ok(err);
+			assert_fails(spool_finish(e, &norm), ERR_UNAVAILABLE, "damaged");
+			spool_suspend(e);
+		}
+		assert_int_equal(how == 2 ? ERR_UNAVAILABLE : err, ERR_UNAVAILABLE);
+		assert_int_equal(spool_received(spool, &key, &digest, update.n), 0);
+		assert_empty();
+		free(bad);
+	}
+}
+
 static void parts_go_with_their_round(void **state)
 {
 	(void)state;
@@ -585,6 +696,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(any_journey_ends_with_the_update, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_sweep_keeps_what_is_known, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_part_per_key_is_kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_damaged_whole_one_goes, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_may_have_a_row_is_not_replaced, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_whole_waits_for_its_row, setup, teardown),
 		cmocka_unit_test_setup_teardown(parts_go_with_their_round, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_part_of_what_is_small_now_is_nothing, setup, teardown),
 	};

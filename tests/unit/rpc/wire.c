@@ -265,12 +265,16 @@ static void test_tasks(void **state)
 {
 	(void)state;
 	for (int i = 0; i < RUNS; i++) {
-		struct wire_task_request r = {.finished_job = u64(), .skip_job = u64(), .skip_round = u32()}, r2;
+		struct wire_task_request r = {.finished_job = u64(),
+					      .skip_job = u64(),
+					      .skip_round = u32(),
+					      .finished_ends = u32()},
+					 r2;
 		if (i % 3 != 0)
 			name(r.software, sizeof r.software);
 		THROUGH(task_request, &r, &r2);
 		assert_true(r.finished_job == r2.finished_job && r.skip_job == r2.skip_job &&
-			    r.skip_round == r2.skip_round);
+			    r.skip_round == r2.skip_round && r.finished_ends == r2.finished_ends);
 		assert_string_equal(r.software, r2.software);
 
 		struct wire_task a = {.wait_ms = u32(),
@@ -279,7 +283,8 @@ static void test_tasks(void **state)
 				      .rounds = u32(),
 				      .base_size = u64(),
 				      .source_size = u64(),
-				      .deadline_in_ms = u64()},
+				      .deadline_in_ms = u64(),
+				      .job_ends = u32()},
 				 b;
 		a.kind = (enum wire_task_kind)rng_below(&rng, WIRE_TASK_KIND_COUNT);
 		a.job_state = (enum wire_job_state)rng_below(&rng, WIRE_JOB_STATE_COUNT);
@@ -295,7 +300,7 @@ static void test_tasks(void **state)
 			    a.rounds == b.rounds);
 		assert_true(a.base_size == b.base_size && a.source_size == b.source_size &&
 			    a.deadline_in_ms == b.deadline_in_ms);
-		assert_true(a.job_state == b.job_state);
+		assert_true(a.job_state == b.job_state && a.job_ends == b.job_ends);
 		assert_string_equal(a.job_name, b.job_name);
 		same_buf(&a.config, &b.config);
 		same_buf(&a.manifest, &b.manifest);
