@@ -1,12 +1,14 @@
 #include "base/mem.h"
 
 #include <limits.h>
-#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 enum { BLOCK_ALIGNMENT = 64, LARGE_MIN = 4 << 20, PAGE_MAX_SIZE = 64 << 10 };
 
