@@ -329,7 +329,7 @@ static enum err abandon(struct engine *e, struct run *r, const char *reason)
 	if (is_stopped(e, r)) {
 		end_with(&s, WIRE_JOB_STOPPED, "stopped by an operator");
 	} else if (r->failures + 1 >= (uint32_t)r->plan->config.failures_max) {
-		snprintf(why, sizeof why, "%lu rounds in a row failed; the last: %.150s",
+		snprintf(why, sizeof why, "%lu rounds in a row failed; the last: %.190s",
 			 (unsigned long)r->failures + 1, reason);
 		end_with(&s, WIRE_JOB_FAILED, why);
 	} else {

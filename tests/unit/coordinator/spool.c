@@ -536,7 +536,7 @@ static void one_part_per_key_is_kept(void **state)
 /* A stream that has brought all of `content`, which no round takes now. */
 static struct spool_entry *whole(struct bytes content, const struct digest *d, uint64_t offset)
 {
-	struct spool_entry *e;
+	struct spool_entry *e = NULL;
 	double norm;
 	assert_ok(begin_with(&key, content, d, offset, content.n, &e));
 	assert_ok(spool_finish(e, &norm));
@@ -590,7 +590,7 @@ static void what_may_have_a_row_is_not_replaced(void **state)
 	(void)state;
 	struct bytes other = update_of(m, base, 3);
 	struct digest other_digest = digest_of(other);
-	struct spool_entry *e;
+	struct spool_entry *e = NULL;
 	double norm;
 	spool_doubt(whole(update, &digest, 0));
 	assert_int_equal(spool_received(spool, &key, &digest, update.n), update.n);
