@@ -3,9 +3,14 @@
  */
 #include "coordinator.h"
 
+#include "base/log.h"
 #include "base/rng.h"
 #include "client/received.h"
 #include "client/session.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
 
 enum { SIZE = (3 << 20) + 12345 };
 
@@ -318,6 +323,53 @@ static void only_wanted_models_and_parts_are_kept(void **state)
 	buf_deinit(&c);
 }
 
+/* What `work` says on stderr. */
+static void listen_to(void (*work)(void), char *said, size_t size)
+{
+	char path[PATH_SIZE];
+	struct buf text;
+	fflush(stderr);
+	int was = dup(2), to = open(path_join(path, dir, "said"), O_CREAT | O_WRONLY | O_TRUNC, 0600);
+	assert_true(was >= 0 && to >= 0 && dup2(to, 2) == 2);
+	log_set_level(LOG_LEVEL_WARN);
+	work();
+	log_set_level(LOG_LEVEL_ERROR);
+	fflush(stderr);
+	assert_true(dup2(was, 2) == 2);
+	close(was);
+	close(to);
+	assert_ok(file_read(path, size - 1, &text));
+	memcpy(said, text.p, text.n);
+	said[text.n] = '\0';
+	buf_deinit(&text);
+}
+
+static void upload_something(void)
+{
+	struct buf content = noise(1, SIZE);
+	assert_ok(upload(&content));
+	buf_deinit(&content);
+}
+
+/* Whoever spoke: the coordinator, or gRPC in its place, which gives the address itself. */
+static void the_coordinator_is_named_once(void **state)
+{
+	(void)state;
+	char said[8192], named[80], twice[160];
+	snprintf(named, sizeof named, " %s: ", address);
+	snprintf(twice, sizeof twice, "%s: %s", address, address);
+	cut(&coordinator.cut_uploads, 3, 1, SIZE / 6);
+	listen_to(upload_something, said, sizeof said);
+	assert_non_null(strstr(said, "; trying again in "));
+	assert_non_null(strstr(said, named));
+	assert_null(strstr(said, twice));
+	coordinator.fail[METHOD_UPLOAD_UPDATE] = ERR_UNAVAILABLE;
+	listen_to(upload_something, said, sizeof said);
+	assert_non_null(strstr(said, "; trying again in "));
+	assert_non_null(strstr(said, named));
+	assert_null(strstr(said, twice));
+}
+
 static int fresh(void **state)
 {
 	(void)state;
@@ -359,6 +411,7 @@ int main(void)
 		SCENARIO(a_model_that_is_wrong_twice_is_given_up),
 		SCENARIO(a_disk_that_fails_anywhere_loses_nothing),
 		SCENARIO(only_wanted_models_and_parts_are_kept),
+		SCENARIO(the_coordinator_is_named_once),
 	};
 	return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
 }

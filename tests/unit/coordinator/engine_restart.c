@@ -141,6 +141,71 @@ static void a_dead_disk_changes_nothing(void **state)
 	}
 }
 
+static const char *trouble(uint64_t job)
+{
+	static char text[WIRE_REASON_SIZE];
+	engine_trouble(stage.engine, job, text);
+	return text;
+}
+
+/* Nobody would see otherwise why a job stands still. */
+static void what_waits_for_a_disk_says_so(void **state)
+{
+	(void)state;
+	struct bad_disk disk;
+	struct stage_call watch;
+	struct wire_receipt receipt;
+	uint64_t job = stage_start(&stage, "quorum: 3\n");
+	assert_string_equal(trouble(job), "");
+	assert_string_equal(trouble(job + 1), "");
+	/* Updates cannot be stored. */
+	bad_disk_insert(&disk, 0, true);
+	stage_watch(&stage, job, UINT64_MAX / 2, &watch);
+	assert_fails(stage_try_report(&stage, "a", job, 1, &receipt), ERR_UNAVAILABLE, "try again");
+	assert_memory_equal(trouble(job), "waiting: ", 9);
+	assert_non_null(strstr(trouble(job), "injected fault"));
+	assert_null(strstr(trouble(job), stage.dir));
+	assert_null(strstr(trouble(job), "trying again"));
+	bad_disk_remove();
+	stage_report(&stage, "a", job, 1);
+	assert_string_equal(trouble(job), "");
+	/* A plant's own mistakes are none of it. */
+	struct bytes other = stage_update(&stage, "a", 7);
+	struct wire_head head = stage_head(&stage, job, 1, "a", other);
+	assert_fails(stage_send(&stage, "a", &head, other, &receipt), ERR_DUPLICATE, "another update");
+	update_free(&other);
+	assert_string_equal(trouble(job), "");
+	/* What a plant makes of a model cannot be written down; it repeats that before it goes on. */
+	const struct wire_report report = {.job = job, .round = 0, .model = stage.source};
+	bad_disk_insert(&disk, 0, true);
+	assert_fails(engine_report(stage.engine, "b", &report), ERR_UNAVAILABLE, "try again");
+	assert_non_null(strstr(trouble(job), "waiting: hansa.db: "));
+	bad_disk_remove();
+	stage_report(&stage, "b", job, 1);
+	assert_string_equal(trouble(job), "");
+	/* The new model cannot be written: its watchers are told each time. */
+	stage_report(&stage, "c", job, 1);
+	engine_pump(stage.engine);
+	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_SEALED);
+	stage_watch(&stage, job, 0, &watch);
+	assert_string_equal(watch.watch.job.trouble, "");
+	stage_watch(&stage, job, watch.watch.version, &watch);
+	bad_disk_insert(&disk, 0, true);
+	engine_pump(stage.engine);
+	assert_int_equal(watch.answers, 1);
+	assert_non_null(strstr(watch.watch.job.trouble, "; trying again in 1 s"));
+	assert_string_equal(watch.watch.job.trouble, trouble(job));
+	stage_watch(&stage, job, watch.watch.version, &watch);
+	stage_pass(1000);
+	engine_pump(stage.engine);
+	assert_non_null(strstr(watch.watch.job.trouble, "; trying again in 2 s"));
+	bad_disk_remove();
+	stage_pass(2000);
+	stage_settle(&stage);
+	assert_int_equal(stage_job(&stage, job).round, 2);
+	assert_string_equal(trouble(job), "");
+}
+
 /* A sealed round waits for a disk as long as it takes, unless the job is stopped. */
 static void a_stop_does_not_wait_for_a_dead_disk(void **state)
 {
@@ -444,6 +509,8 @@ int main(void)
 		cmocka_unit_test(a_restart_after_any_step_changes_nothing),
 		cmocka_unit_test(a_bad_disk_changes_nothing),
 		cmocka_unit_test(a_dead_disk_changes_nothing),
+		cmocka_unit_test_setup_teardown(what_waits_for_a_disk_says_so, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_waits_for_a_disk_says_so, setup_large, teardown),
 		cmocka_unit_test_setup_teardown(a_stop_does_not_wait_for_a_dead_disk, setup, teardown),
 		cmocka_unit_test(what_was_tampered_with_does_not_go_on),
 		cmocka_unit_test_setup_teardown(the_seal_decides, setup, teardown),
