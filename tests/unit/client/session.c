@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "client/received.h"
-#include "client/session.h"
+#include "client/session_parts.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -344,30 +344,30 @@ static void listen_to(void (*work)(void), char *said, size_t size)
 	buf_deinit(&text);
 }
 
-static void upload_something(void)
+static void hear_grpc(void)
 {
-	struct buf content = noise(1, SIZE);
-	assert_ok(upload(&content));
-	buf_deinit(&content);
+	assert_ok(session_recover(session, err_set(ERR_UNAVAILABLE, "%s: Connection reset by peer", address)));
 }
 
-/* Whoever spoke: the coordinator, or gRPC in its place, which gives the address itself. */
+static void hear_coordinator(void)
+{
+	assert_ok(session_recover(session, err_set(ERR_UNAVAILABLE, "the spool is full")));
+}
+
+/* Whoever has spoken: the coordinator, or gRPC in its place, which gives the address itself. */
 static void the_coordinator_is_named_once(void **state)
 {
 	(void)state;
-	char said[8192], named[80], twice[160];
-	snprintf(named, sizeof named, " %s: ", address);
-	snprintf(twice, sizeof twice, "%s: %s", address, address);
-	cut(&coordinator.cut_uploads, 3, 1, SIZE / 6);
-	listen_to(upload_something, said, sizeof said);
-	assert_non_null(strstr(said, "; trying again in "));
-	assert_non_null(strstr(said, named));
-	assert_null(strstr(said, twice));
-	coordinator.fail[METHOD_UPLOAD_UPDATE] = ERR_UNAVAILABLE;
-	listen_to(upload_something, said, sizeof said);
-	assert_non_null(strstr(said, "; trying again in "));
-	assert_non_null(strstr(said, named));
-	assert_null(strstr(said, twice));
+	void (*const hear[])(void) = {hear_grpc, hear_coordinator};
+	static const char *const texts[] = {"Connection reset by peer", "the spool is full"};
+	for (size_t i = 0; i < 2; i++) {
+		char said[1024], expected[160], *once;
+		snprintf(expected, sizeof expected, " %s: %s; trying again in ", address, texts[i]);
+		listen_to(hear[i], said, sizeof said);
+		assert_non_null(strstr(said, expected));
+		assert_non_null(once = strstr(said, address));
+		assert_null(strstr(once + 1, address));
+	}
 }
 
 static int fresh(void **state)
