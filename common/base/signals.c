@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 static _Atomic int stop_asked;

@@ -3,9 +3,14 @@
  */
 #include "coordinator.h"
 
+#include "base/log.h"
 #include "base/rng.h"
 #include "client/received.h"
-#include "client/session.h"
+#include "client/session_parts.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
 
 enum { SIZE = (3 << 20) + 12345 };
 
@@ -354,6 +359,53 @@ static void what_jobs_need_is_remembered_for_the_last_few(void **state)
 	assert_true(file_exists(received_path(dir, &d[2 * RECEIVED_JOBS_MAX], path)));
 }
 
+/* What `work` says on stderr. */
+static void listen_to(void (*work)(void), char *said, size_t size)
+{
+	char path[PATH_SIZE];
+	struct buf text;
+	fflush(stderr);
+	int was = dup(2), to = open(path_join(path, dir, "said"), O_CREAT | O_WRONLY | O_TRUNC, 0600);
+	assert_true(was >= 0 && to >= 0 && dup2(to, 2) == 2);
+	log_set_level(LOG_LEVEL_WARN);
+	work();
+	log_set_level(LOG_LEVEL_ERROR);
+	fflush(stderr);
+	assert_true(dup2(was, 2) == 2);
+	close(was);
+	close(to);
+	assert_ok(file_read(path, size - 1, &text));
+	memcpy(said, text.p, text.n);
+	said[text.n] = '\0';
+	buf_deinit(&text);
+}
+
+static void hear_grpc(void)
+{
+	assert_ok(session_recover(session, err_set(ERR_UNAVAILABLE, "%s: Connection reset by peer", address)));
+}
+
+static void hear_coordinator(void)
+{
+	assert_ok(session_recover(session, err_set(ERR_UNAVAILABLE, "the spool is full")));
+}
+
+/* Whoever has spoken: the coordinator, or gRPC in its place, which gives the address itself. */
+static void the_coordinator_is_named_once(void **state)
+{
+	(void)state;
+	void (*const hear[])(void) = {hear_grpc, hear_coordinator};
+	static const char *const texts[] = {"Connection reset by peer", "the spool is full"};
+	for (size_t i = 0; i < 2; i++) {
+		char said[1024], expected[160], *once;
+		snprintf(expected, sizeof expected, " %s: %s; trying again in ", address, texts[i]);
+		listen_to(hear[i], said, sizeof said);
+		assert_non_null(strstr(said, expected));
+		assert_non_null(once = strstr(said, address));
+		assert_null(strstr(once + 1, address));
+	}
+}
+
 static int fresh(void **state)
 {
 	(void)state;
@@ -396,6 +448,7 @@ int main(void)
 		SCENARIO(a_disk_that_fails_anywhere_loses_nothing),
 		SCENARIO(only_wanted_models_and_parts_are_kept),
 		SCENARIO(what_jobs_need_is_remembered_for_the_last_few),
+		SCENARIO(the_coordinator_is_named_once),
 	};
 	return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
 }

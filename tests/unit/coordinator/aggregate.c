@@ -744,6 +744,39 @@ static void a_full_disk_stops_all_threads(void **state)
 	}
 }
 
+static atomic_int calls;
+
+static void count_call(void *arg)
+{
+	assert_ptr_equal(arg, &calls);
+	atomic_fetch_add(&calls, 1);
+}
+
+/* A long one is seen to get on, also while it only compares. */
+static void progress_is_told(void **state)
+{
+	(void)state;
+	struct aggregate_input inputs[PLANTS];
+	struct digest d;
+	take_wide_model(NULL);
+	for (size_t i = 0; i < COUNTS; i++) {
+		int made[2];
+		threads = thread_counts[i];
+		for (int compared = 0; compared <= 1; compared++) {
+			for (size_t k = 0; k < PLANTS; k++)
+				inputs[k] = input_of(k, compared == 1);
+			struct aggregate_job job = job_of(inputs, PLANTS);
+			job.progress = count_call;
+			job.progress_arg = &calls;
+			atomic_store(&calls, 0);
+			assert_ok(run(&job, &d));
+			made[compared] = atomic_load(&calls);
+		}
+		assert_true(made[0] > 1);
+		assert_true(made[1] >= made[0] + PLANTS);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -768,6 +801,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(files_beyond_what_may_be_open, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_first_error_is_told_by_any_number_of_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_stops_all_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(progress_is_told, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -478,6 +478,9 @@ static void a_full_spool_is_said_at_the_door(void **state)
 	stage_report(&stage, "b", job, 1);
 	stage_report(&stage, "c", job, 1);
 	assert_fails(engine_upload_begin(stage.engine, "a", &head, &u, &receipt), ERR_UNAVAILABLE, "the spool is full");
+	char trouble[WIRE_REASON_SIZE];
+	engine_trouble(stage.engine, job, trouble);
+	assert_non_null(strstr(trouble, "spool_bytes_max"));
 	/* With the round its updates go. */
 	stage_pass(60000);
 	stage_settle(&stage);
