@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "rpc/method.h"
+#include "rpc/reply.h"
 #include "rpc/wire.h"
 
 struct peer {
@@ -45,6 +46,8 @@ MUST_CHECK enum err rpc_stream_send_shared(struct rpc_stream *s, const void *p, 
 /* Answer a parked call; exactly once per ticket; thread: any. After it the ticket is gone. When the peer has gone
  * meanwhile, that is fine. */
 void rpc_ticket_answer(struct rpc_ticket *t, enum err code, struct bytes reply);
+/* The same with a reply that others get, too: not copied, and held until gRPC has let go of it. `reply` is borrowed. */
+void rpc_ticket_answer_shared(struct rpc_ticket *t, struct rpc_reply *reply);
 const struct peer *rpc_ticket_peer(const struct rpc_ticket *t);
 
 struct rpc_handler {
