@@ -18,6 +18,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+enum { CLOSE_MS = 60000 /* for what comes after the drain: a step that the engine is at */ };
+
 struct serve_args {
 	const char *config;
 };
@@ -35,7 +37,7 @@ static enum err lock_directory(const char *config)
 	return err;
 }
 
-/* Waiting plants and spooled updates cost a file descriptor each; the usual soft limit of 1024 is far below parked_max. */
+/* A connection costs a file descriptor, and so does an update that is being received; the usual soft limit of 1024 is far below parked_max. */
 static void raise_limits(void)
 {
 	struct rlimit files;
@@ -98,7 +100,7 @@ static enum err run(struct daemon *d, const char *config)
 	enum err err = watchdog_ms > 0 ? watchdog_start(watchdog_ms / 2, check, d, notify_alive, &watchdog) : ERR_OK;
 	if (err == ERR_OK)
 		wait_for_end(d, config);
-	notify_stopping();
+	notify_stopping(daemon_drain_ms(d) + CLOSE_MS);
 	watchdog_stop(watchdog);
 	stop(d);
 	return err;

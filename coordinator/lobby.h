@@ -7,12 +7,13 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "rpc/reply.h"
 #include "rpc/wire.h"
 
 enum { LOBBY_BUCKETS = 4096 };
 
-/* Answers a call that waited, once; thread: any. `reply` is borrowed. */
-typedef void (*answer_fn)(void *call, enum err code, struct bytes reply);
+/* Answers a call that waited, once; thread: any. `reply` is borrowed, and others get the same; NULL with an error. */
+typedef void (*answer_fn)(void *call, enum err code, struct rpc_reply *reply);
 
 enum waiter_kind { WAITER_TASK, WAITER_WATCH };
 

@@ -203,27 +203,35 @@ static enum err (*const packers[])(const struct notice *n, struct db *db, struct
 	[KIND_MOVED] = pack_moved, [KIND_ENDED] = pack_ended, [KIND_REFUSED] = refuse,
 };
 
+/* NULL with an error. */
+static enum err pack(const struct notice *n, struct db *db, struct rpc_reply **ret_reply)
+{
+	struct buf content;
+	buf_init(&content, REPLY_MAX);
+	enum err err = packers[n->kind](n, db, &content);
+	*ret_reply = err == ERR_OK ? rpc_reply_new(&content) : NULL;
+	buf_deinit(&content);
+	return n->kind == KIND_REFUSED ? err : trouble_hide(err, "packing an answer", TROUBLE_READ);
+}
+
 static void send_one(const struct notice *n, struct db *db)
 {
-	struct buf reply;
-	buf_init(&reply, REPLY_MAX);
-	enum err err = packers[n->kind](n, db, &reply);
-	if (n->kind != KIND_REFUSED)
-		err = trouble_hide(err, "packing an answer", TROUBLE_READ);
+	struct rpc_reply *reply;
+	enum err err = pack(n, db, &reply);
 	char *text = mem_str(err_text());
 	for (struct waiter *w = n->waiters, *next; w != NULL; w = next) {
 		next = w->next;
 		if (n->kind == KIND_WAIT && w != n->waiters) {
-			buf_reset(&reply);
-			err = packers[n->kind](n, db, &reply); /* each its own random time */
+			rpc_reply_release(reply);
+			err = pack(n, db, &reply); /* each its own random time */
 		}
 		if (err != ERR_OK)
 			err_set(err, "%s", text);
-		w->answer(w->call, err, buf_bytes(&reply));
+		w->answer(w->call, err, reply);
 		free(w);
 	}
 	free(text);
-	buf_deinit(&reply);
+	rpc_reply_release(reply);
 }
 
 void notices_send(struct notices *list, struct db *db)

@@ -41,9 +41,11 @@ void notify_ready(void)
 	notify("READY=1");
 }
 
-void notify_stopping(void)
+void notify_stopping(int64_t within_ms)
 {
-	notify("STOPPING=1");
+	char text[80];
+	snprintf(text, sizeof text, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%" PRId64, within_ms * 1000);
+	notify(text);
 }
 
 void notify_reloading(void)

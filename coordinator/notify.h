@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 void notify_ready(void);
-void notify_stopping(void);
+/* It may take that long: more than the unit's TimeoutStopSec, if need be. */
+void notify_stopping(int64_t within_ms);
 void notify_reloading(void); /* notify_ready() follows */
 void notify_alive(void);
 /* How often notify_alive() is wanted at least (sd_watchdog_enabled(3)); 0: not at all, or not of this process. */

@@ -27,9 +27,12 @@ enum err service_authorize(void *ctx, const struct peer *peer)
 	return ERR_OK;
 }
 
-void service_answer(void *ticket, enum err code, struct bytes reply)
+void service_answer(void *ticket, enum err code, struct rpc_reply *reply)
 {
-	rpc_ticket_answer(ticket, code, reply);
+	if (code == ERR_OK)
+		rpc_ticket_answer_shared(ticket, reply);
+	else
+		rpc_ticket_answer(ticket, code, bytes_of(NULL, 0));
 }
 
 bool service_gone(void *ctx, struct rpc_ticket *ticket)

@@ -47,6 +47,6 @@ enum err service_list_rounds(void *ctx, const struct peer *peer, struct bytes re
 void service_watch(void *ctx, const struct peer *peer, struct bytes request, struct rpc_ticket *ticket);
 
 /* An answer_fn for tickets. */
-void service_answer(void *ticket, enum err code, struct bytes reply);
+void service_answer(void *ticket, enum err code, struct rpc_reply *reply);
 
 #endif

@@ -28,11 +28,14 @@ grpc_byte_buffer *payload_new(struct bytes head, struct bytes body)
 grpc_byte_buffer *payload_shared(struct bytes head, struct bytes body, void (*destroy)(void *arg), void *arg)
 {
 	void *p = (void *)(uintptr_t)body.p; /* only read */
-	grpc_slice slices[2] = {grpc_slice_from_copied_buffer((const char *)head.p, head.n),
-				grpc_slice_new_with_user_data(p, body.n, destroy, arg)};
-	grpc_byte_buffer *message = grpc_raw_byte_buffer_create(slices, 2);
-	grpc_slice_unref(slices[0]);
-	grpc_slice_unref(slices[1]);
+	grpc_slice slices[2];
+	size_t n = 0;
+	if (head.n > 0)
+		slices[n++] = grpc_slice_from_copied_buffer((const char *)head.p, head.n);
+	slices[n++] = grpc_slice_new_with_user_data(p, body.n, destroy, arg);
+	grpc_byte_buffer *message = grpc_raw_byte_buffer_create(slices, n);
+	while (n > 0)
+		grpc_slice_unref(slices[--n]);
 	return message;
 }
 

@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "rpc/method.h"
+#include "rpc/reply.h"
 #include "rpc/wire.h"
 
 struct peer {
@@ -45,6 +46,8 @@ MUST_CHECK enum err rpc_stream_send_shared(struct rpc_stream *s, const void *p, 
 /* Answer a parked call; exactly once per ticket; thread: any. After it the ticket is gone. When the peer has gone
  * meanwhile, that is fine. */
 void rpc_ticket_answer(struct rpc_ticket *t, enum err code, struct bytes reply);
+/* The same with a reply that others get, too: not copied, and held until gRPC has let go of it. `reply` is borrowed. */
+void rpc_ticket_answer_shared(struct rpc_ticket *t, struct rpc_reply *reply);
 const struct peer *rpc_ticket_peer(const struct rpc_ticket *t);
 
 struct rpc_handler {
@@ -63,9 +66,11 @@ struct rpc_server_config {
 	struct bytes key_pem, cert_pem /* leaf, then CA */, ca_pem;
 	bool client_certificates; /* required and verified, or not asked for (enrolment) */
 	const char *federation;
-	/* Threads that run handlers: a quarter of them, at least one, unary ones; the rest, at least one, uploads and
-	 * downloads. A peer has one of those at a time; more of the same peer is ERR_UNAVAILABLE after a moment in which
-	 * the one before may end. Streams of many peers wait for their turn; meanwhile slow ones must make room (hold.h).
+	/* Handlers at a time: a quarter of them, at least one, unary ones; the rest, at least one, uploads and downloads.
+	 * (The server has two threads more: one in which the next stream waits for its place, and one for all that is to
+	 * do with calls of one message but their unary handlers.) A peer has one stream at a time: another one waits a
+	 * moment for the one before to end, which is cancelled when nothing has come on it for a while (gate.h), and is
+	 * ERR_UNAVAILABLE then. Streams of many peers wait for their turn; meanwhile slow ones must make room (hold.h).
 	 * Unary calls wait for their turn, too; a peer that has very many of them is answered ERR_UNAVAILABLE. */
 	size_t workers;
 	size_t parked_max;   /* parked calls in all; more are answered ERR_UNAVAILABLE */

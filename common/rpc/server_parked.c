@@ -160,8 +160,7 @@ static enum err check_parked(struct parking *p, struct rpc_ticket *t)
 	struct rpc_ticket *old = older(p, t, &n);
 	if (n > 0 && t->peer.id.role == ROLE_PLANT) {
 		if (owner_forgets(old))
-			ticket_answer(old, ERR_UNAVAILABLE, "a later call of yours took the place of this one",
-				      (struct bytes){0});
+			ticket_answer(old, ERR_UNAVAILABLE, "a later call of yours took the place of this one", NULL);
 	} else if (n >= PER_PEER_MAX) {
 		return err_set(ERR_LIMIT, "%zu calls of yours are waiting; end one of them first", n);
 	}
@@ -211,7 +210,7 @@ static enum err admit_parked(struct rpc_ticket *t, struct buf *ret_request)
 static void refuse(struct rpc_ticket *t, enum err e)
 {
 	server_log_error(t->server, &methods[t->method], &t->peer, e);
-	ticket_answer(t, e, err_text(), (struct bytes){0});
+	ticket_answer(t, e, err_text(), NULL);
 }
 
 static void begin_unary(struct rpc_ticket *t)
@@ -300,7 +299,7 @@ static void expire(struct rpc_server *s)
 			if (t->reply_until_ms <= now)
 				grpc_call_cancel(t->call, NULL);
 		} else if (t->expires_ms <= now && owner_forgets(t)) {
-			ticket_answer(t, ERR_DEADLINE, "waited too long", (struct bytes){0});
+			ticket_answer(t, ERR_DEADLINE, "waited too long", NULL);
 		}
 	}
 }

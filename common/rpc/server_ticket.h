@@ -37,8 +37,8 @@ struct rpc_ticket {
 };
 
 bool ticket_is_unary(const struct rpc_ticket *t);
-/* Starts the last batch. From then on the ticket may be gone at any moment. */
-void ticket_answer(struct rpc_ticket *t, enum err code, const char *text, struct bytes reply);
+/* Starts the last batch. From then on the ticket may be gone at any moment. `reply` is taken; NULL exactly when `code` is an error. */
+void ticket_answer(struct rpc_ticket *t, enum err code, const char *text, grpc_byte_buffer *reply);
 void ticket_free(struct rpc_ticket *t);
 
 #endif

@@ -284,7 +284,7 @@ enum err rpc_stream_send_shared(struct rpc_stream *s, const void *p, size_t n, v
 
 /* ---- one call ---- */
 
-/* The one request message of a unary call or a download. */
+/* The one request message of a download. */
 static enum err read_request(struct rpc_stream *s, struct buf *ret_request)
 {
 	enum err e = receive(s, REQUEST_MS);

@@ -113,7 +113,7 @@ static void close_call(struct sim *s, struct call *c)
 
 static struct sim *answered; /* engine_task() has no further argument for its answer */
 
-static void take_answer(void *arg, enum err code, struct bytes reply)
+static void take_answer(void *arg, enum err code, struct rpc_reply *reply)
 {
 	struct sim *s = answered;
 	struct call *c = arg;
@@ -125,7 +125,7 @@ static void take_answer(void *arg, enum err code, struct bytes reply)
 	}
 	close_call(s, c);
 	if (code == ERR_OK)
-		unpack(s, &a, reply);
+		unpack(s, &a, rpc_reply_bytes(reply));
 	/* A machine that has crashed says nothing more. */
 	if (s->host.dying || s->disk.tripped)
 		return;

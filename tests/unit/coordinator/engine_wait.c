@@ -42,6 +42,8 @@ static void those_who_wait_hear_of_a_new_job(void **state)
 	assert_int_equal(a.answers, 1);
 	assert_int_equal(b.answers, 1);
 	assert_int_equal(stranger.answers, 0);
+	assert_non_null(a.packed);
+	assert_ptr_equal(a.packed, b.packed); /* packed once, and once in memory */
 	assert_int_equal(a.task.kind, WIRE_TASK_TRAIN);
 	assert_int_equal(a.task.job, job);
 	assert_int_equal(a.task.round, 1);

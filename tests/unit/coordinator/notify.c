@@ -48,8 +48,8 @@ static void states_are_told(void **state)
 	assert_true(strtoll(got + sizeof begin - 1, &end, 10) > 0 && *end == '\0');
 	notify_alive();
 	heard("WATCHDOG=1");
-	notify_stopping();
-	heard("STOPPING=1");
+	notify_stopping(660000);
+	heard("STOPPING=1\nEXTEND_TIMEOUT_USEC=660000000");
 	free(kept);
 }
 

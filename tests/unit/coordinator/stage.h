@@ -290,23 +290,26 @@ struct stage_call {
 	struct digest base;             /* of the base that it carries; zero: none */
 	struct wire_watch_reply watch;
 	bool watches;
+	const uint8_t *packed; /* where the reply lay, for comparing only */
 };
 
-static inline void stage_answer(void *arg, enum err code, struct bytes reply)
+static inline void stage_answer(void *arg, enum err code, struct rpc_reply *reply)
 {
 	struct stage_call *c = arg;
 	if (stage_is_over)
 		return;
 	c->answers++;
 	c->code = code;
+	c->packed = rpc_reply_bytes(reply).p;
+	ENSURE((code == ERR_OK) == (reply != NULL));
 	if (code != ERR_OK) {
 		snprintf(c->text, sizeof c->text, "%s", err_text());
 	} else if (c->watches) {
-		assert_ok(wire_watch_reply_unpack(reply, &c->watch));
+		assert_ok(wire_watch_reply_unpack(rpc_reply_bytes(reply), &c->watch));
 		wire_watch_reply_free(&(struct wire_watch_reply){.job.config = c->watch.job.config});
 		c->watch.job.config = (struct buf){0};
 	} else {
-		assert_ok(wire_task_unpack(reply, &c->task));
+		assert_ok(wire_task_unpack(rpc_reply_bytes(reply), &c->task));
 		c->config = digest_of(buf_bytes(&c->task.config));
 		c->manifest = digest_of(buf_bytes(&c->task.manifest));
 		if (c->task.base_content.n > 0)

@@ -214,6 +214,69 @@ static void test_many(void **state)
 	book_deinit(&b);
 }
 
+/* Answers all that wait with the same reply, and lets go of it at once. */
+static void answer_all(struct book *b, size_t size)
+{
+	struct buf content;
+	buf_init(&content, size + 1);
+	for (size_t i = 0; i < size; i++)
+		assert_ok(buf_append(&content, "abcdefghijklmnopqrstuvwxyz" + i % 26, 1));
+	struct rpc_reply *reply = rpc_reply_new(&content);
+	assert_null(content.p);
+	assert_int_equal(rpc_reply_bytes(reply).n, size);
+	pthread_mutex_lock(&b->lock);
+	while (b->n > 0)
+		rpc_ticket_answer_shared(b->v[--b->n], reply);
+	pthread_mutex_unlock(&b->lock);
+	rpc_reply_release(reply);
+}
+
+static void test_shared_reply(void **state)
+{
+	(void)state;
+	enum { SHARERS = 20 };
+	struct book b;
+	struct waiter w[SHARERS];
+	const size_t max = methods[METHOD_NEXT_TASK].reply_max, sizes[] = {0, 1, 200000, max, max + 1};
+	book_init(&b);
+	struct rpc_server *s = server(&b, 100);
+	for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+		uint64_t sent, received;
+		struct rpc_server_stats before, after;
+		rpc_server_get_stats(s, &before);
+		for (size_t i = 0; i < SHARERS; i++) {
+			char name[20];
+			snprintf(name, sizeof name, "plant-%zu", i);
+			w[i] = (struct waiter){0};
+			fixture_id_make(&w[i].id, &fixture.ca, ROLE_PLANT, name, NULL);
+			waiter_start(&w[i], s, &w[i].id, METHOD_NEXT_TASK);
+		}
+		wait_for(&b, SHARERS);
+		answer_all(&b, sizes[k]);
+		for (size_t i = 0; i < SHARERS; i++) {
+			pthread_join(w[i].thread, NULL);
+			rpc_client_get_bytes(w[i].c, &sent, &received);
+			rpc_client_free(w[i].c);
+			fixture_id_free(&w[i].id);
+			assert_int_equal(w[i].result, sizes[k] > max ? ERR_INTERNAL : ERR_OK);
+			assert_int_equal(received, sizes[k] > max ? 0 : sizes[k]);
+			if (sizes[k] == 200000)
+				assert_memory_equal(w[i].text, "abcdefghijklmnopqrstuvwxyzabc", 29);
+		}
+		rpc_server_get_stats(s, &after);
+		assert_int_equal(after.bytes_out - before.bytes_out, sizes[k] > max ? 0 : SHARERS * sizes[k]);
+	}
+	/* One that has hung up meanwhile gets nothing, and nothing is lost. */
+	waiter_start(&w[0], s, &fixture.plant, METHOD_NEXT_TASK);
+	wait_for(&b, 1);
+	rpc_client_cancel(w[0].c);
+	wait_for(&b, 0);
+	answer_all(&b, 1000);
+	waiter_join(&w[0]);
+	rpc_server_stop(s, 1000);
+	book_deinit(&b);
+}
+
 static void test_hang_up(void **state)
 {
 	(void)state;
@@ -400,9 +463,13 @@ static void test_shutdown_with_waiting(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_answers), cmocka_unit_test(test_many),
-		cmocka_unit_test(test_hang_up), cmocka_unit_test(test_called_again),
-		cmocka_unit_test(test_races),   cmocka_unit_test(test_shutdown_with_waiting),
+		cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_shared_reply),
+		cmocka_unit_test(test_hang_up),
+		cmocka_unit_test(test_called_again),
+		cmocka_unit_test(test_races),
+		cmocka_unit_test(test_shutdown_with_waiting),
 	};
 	return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
 }
