@@ -83,7 +83,7 @@ static void come_back(struct sim *s)
 		return;
 	bool bare = rng_below(&s->rng, 3) == 0;
 	if (bare)
-		p->finished_job = 0;
+		p->finished_job = p->finished_ends = 0;
 	if (bare && rng_below(&s->rng, 2) == 0)
 		p->variant++;
 	sim_say(s, "%s: comes back %s its state", p->name, bare ? "without" : "with");

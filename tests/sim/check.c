@@ -104,7 +104,7 @@ static void check_idle_call(struct sim *s, const struct call *c)
 			     c->who == SIM_NOBODY ? "admin" : s->plants[c->who].name, s->now - c->since_ms);
 	if (c->who == SIM_NOBODY || c->since_ms <= s->skewed_ms)
 		return;
-	const struct book_job *next = book_job_after(s, c->who, c->seen);
+	const struct book_job *next = book_job_after(s, c->who, c->seen, c->ends);
 	if (next != NULL && next->state != WIRE_JOB_RUNNING)
 		sim_violated(s, "who waits hears of ends", "%s: job %" PRIu64, s->plants[c->who].name, next->id);
 	for (size_t i = 1; i <= s->book.n_jobs; i++) {
@@ -133,6 +133,9 @@ static void check_task(struct sim *s, const struct call *c, const struct wire_ta
 {
 	const struct book_job *j = book_job(s, t->job);
 	const char *name = s->plants[c->who].name;
+	if (j != NULL && t->job_ends != j->ends)
+		sim_violated(s, "the ends of a job are counted", "%s: job %" PRIu64 ": %u instead of %u", name, j->id,
+			     t->job_ends, j->ends);
 	if (t->kind == WIRE_TASK_TRAIN) {
 		const struct book_round *r = j != NULL ? &j->rounds[j->round] : NULL;
 		if (j == NULL || !book_has_task(s, j, c->who, false) || t->round != j->round ||
@@ -142,7 +145,7 @@ static void check_task(struct sim *s, const struct call *c, const struct wire_ta
 				     t->round);
 		cover("a task: train");
 	} else if (t->kind == WIRE_TASK_FINISHED) {
-		const struct book_job *next = book_job_after(s, c->who, c->seen);
+		const struct book_job *next = book_job_after(s, c->who, c->seen, c->ends);
 		if (j == NULL || j != next || j->state == WIRE_JOB_RUNNING || j->state != t->job_state)
 			sim_violated(s, "ends are told in their order",
 				     "%s has seen %" PRIu64 " and is told of %" PRIu64, name, c->seen, t->job);

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,20 +139,20 @@ static enum err judge_numbers(const struct book_job *j, const struct wire_head *
 }
 
 /* What an earlier stream has left, up to the offset: is it there, and could it be of an update? */
-static errors judge_part(const struct sim *s, const struct stream *t)
+static errors judge_part(struct sim *s, const struct stream *t)
 {
 	char path[PATH_SIZE];
 	if (t->head.offset == 0)
 		return ONLY(ERR_OK);
 	bool there = !book_is_small(s, s->book.jobs[t->head.update.job]) && t->n_got == t->head.offset &&
-		     book_part(s, t, path) >= t->head.offset;
+		     book_there(s, t, t->head.offset, path) >= t->head.offset;
 	errors right = there && book_judge_piece(s, t, t->n_got) == ONLY(ERR_OK) ? ONLY(ERR_OK) : ONLY(ERR_UNAVAILABLE);
 	/* What the spool believes to have and what it has may differ then. */
 	return s->host.dirty ? right | ONLY(ERR_UNAVAILABLE) : right;
 }
 
 /* An update that does not count, of a running job's present round or of one before it. */
-static errors judge_new(const struct sim *s, const struct book_job *j, const struct stream *t)
+static errors judge_new(struct sim *s, const struct book_job *j, const struct stream *t)
 {
 	const uint32_t made = t->head.update.round;
 	errors right = judge_round(s, j, false);
@@ -205,16 +206,44 @@ bool book_is_small(const struct sim *s, const struct book_job *j)
 	return 4 * j->manifest->n_travel <= s->host.small_max;
 }
 
-uint64_t book_part(const struct sim *s, const struct stream *t, char ret_path[PATH_SIZE])
+/* `ending`: what the name ends with, after the plant's. */
+static const char *name_file(const struct sim *s, const struct stream *t, const char *ending, char out[PATH_SIZE])
 {
-	char folder[PATH_SIZE], hex[DIGEST_TEXT_SIZE];
-	uint64_t size = 0;
-	digest_format(&t->head.digest, hex);
-	char *name = mem_printf("%" PRIu64 "-%" PRIu32 "-%s.%.16s.part", t->head.update.job, t->head.update.round,
-				s->plants[t->who].name, hex);
-	path_join(ret_path, host_spool(s, folder), name);
+	char folder[PATH_SIZE];
+	char *name = mem_printf("%" PRIu64 "-%" PRIu32 "-%s.%s", t->head.update.job, t->head.update.round,
+				s->plants[t->who].name, ending);
+	path_join(out, host_spool(s, folder), name);
 	free(name);
-	return file_exists(ret_path) && file_size(ret_path, &size) == ERR_OK ? size : 0;
+	return out;
+}
+
+/* An .update of which no row speaks, with this very content: writing its row has failed. What a row speaks of is no beginning of anything. */
+static bool is_whole(struct sim *s, const struct stream *t, char ret_path[PATH_SIZE])
+{
+	struct digest got;
+	uint64_t size = 0;
+	const struct book_job *j = book_job(s, t->head.update.job);
+	if (j == NULL || book_made(j, t->head.update.round, t->who, NULL) != NULL ||
+	    !file_exists(name_file(s, t, "update", ret_path)))
+		return false;
+	return digest_file(ret_path, &got, &size) == ERR_OK && digest_equal(&got, &t->head.digest) &&
+	       size == t->head.size;
+}
+
+uint64_t book_there(struct sim *s, const struct stream *t, uint64_t offset, char ret_path[PATH_SIZE])
+{
+	char hex[DIGEST_TEXT_SIZE], ending[32];
+	uint64_t size = 0;
+	host_quiet(s, true);
+	bool whole = offset == t->head.size && is_whole(s, t, ret_path);
+	if (!whole) {
+		snprintf(ending, sizeof ending, "%.16s.part", digest_format(&t->head.digest, hex));
+		name_file(s, t, ending, ret_path);
+	}
+	if (file_exists(ret_path) && file_size(ret_path, &size) != ERR_OK)
+		size = 0;
+	host_quiet(s, false);
+	return size;
 }
 
 uint64_t book_offset(struct sim *s, const struct stream *t, bool *ret_sure)
@@ -228,7 +257,8 @@ uint64_t book_offset(struct sim *s, const struct stream *t, bool *ret_sure)
 	const struct book_round *r = &j->rounds[j->round];
 	if (!r->invited[t->who] || r->updates[t->who].counted || book_is_small(s, j))
 		return 0;
-	uint64_t there = book_part(s, t, path);
+	/* The whole, if there is one, goes before the part. */
+	uint64_t there = book_there(s, t, t->head.size, path);
 	*ret_sure = open == ONLY(ERR_OK) && !r->excused[t->who] && !s->host.dirty;
 	return there <= t->head.size ? there : 0;
 }
@@ -334,11 +364,19 @@ bool book_has_task(const struct sim *s, const struct book_job *j, uint32_t who, 
 	       !(firmly && r->excused[who]);
 }
 
-const struct book_job *book_job_after(const struct sim *s, uint32_t who, uint64_t seen)
+const struct book_job *book_job_after(const struct sim *s, uint32_t who, uint64_t seen, uint32_t ends)
 {
-	for (uint64_t id = seen + 1; id <= s->book.n_jobs; id++) {
-		if (s->book.jobs[id]->cohort[who])
-			return s->book.jobs[id];
+	for (uint64_t id = seen > 0 ? seen : 1; id <= s->book.n_jobs; id++) {
+		const struct book_job *j = s->book.jobs[id];
+		bool news = id > seen || j->state == WIRE_JOB_RUNNING || j->ends > ends;
+		if (j->cohort[who] && news)
+			return j;
 	}
 	return NULL;
+}
+
+bool book_knows_ends(const struct sim *s, uint32_t who)
+{
+	const struct plant *p = &s->plants[who];
+	return book_job_after(s, who, p->finished_job, p->is_old ? UINT32_MAX : p->finished_ends) == NULL;
 }

@@ -71,6 +71,45 @@ void check_spool(struct sim *s)
 		sim_violated(s, "the spool can be read", "%s", err_text());
 }
 
+/* ---- the spool: a plant leaves one thing behind in a job ---- */
+
+struct left {
+	struct sim *s;
+	uint32_t who;
+	uint64_t job;
+};
+
+static enum err look_at_left(void *arg, const char *name)
+{
+	struct left *l = arg;
+	struct sim *s = l->s;
+	unsigned long long id = 0;
+	unsigned long round = 0;
+	char plant[64] = "";
+	bool counts = strstr(name, ".part") == NULL;
+	if (sscanf(name, "%llu-%lu-%63[^.]", &id, &round, plant) < 3 || id != l->job ||
+	    strcmp(plant, s->plants[l->who].name) != 0)
+		return ERR_OK;
+	const struct book_job *j = job_of(s, id, (uint32_t)round);
+	if (counts)
+		counts = j != NULL && book_made(j, (uint32_t)round, l->who, NULL) != NULL;
+	if (!counts && !net_receiving(s, l->who, l->job, (uint32_t)round))
+		sim_violated(s, "a plant that begins another update gives up what it left behind", "%s", name);
+	return ERR_OK;
+}
+
+void check_left(struct sim *s, uint32_t who, uint64_t job)
+{
+	char folder[PATH_SIZE];
+	struct left l = {.s = s, .who = who, .job = job};
+	if (s->host.dirty)
+		return;
+	host_quiet(s, true);
+	if (dir_each(host_spool(s, folder), look_at_left, &l) != ERR_OK)
+		sim_violated(s, "the spool can be read", "%s", err_text());
+	host_quiet(s, false);
+}
+
 /* ---- the spool: nothing too little ---- */
 
 /* An update's bytes as its row says where they are; NULL: not there. free(). */

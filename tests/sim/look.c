@@ -15,7 +15,7 @@
 struct job_view {
 	uint64_t id;
 	enum wire_job_state state;
-	uint32_t round, committed, failures, counted;
+	uint32_t round, committed, failures, counted, ends;
 	struct digest model;
 	enum round_phase phase;
 };
@@ -57,7 +57,7 @@ static size_t view_jobs(struct sim *s, struct job_view out[SIM_JOBS_MAX + 1])
 	struct query *q =
 		sql_query(s->host.eye,
 			  "SELECT j.id, j.state, j.round, j.committed, j.failures, j.model, r.phase, (SELECT count(*) "
-			  "FROM contribution c WHERE c.job = j.id AND c.round = j.round) "
+			  "FROM contribution c WHERE c.job = j.id AND c.round = j.round), j.ends "
 			  "FROM job j JOIN round r ON r.job = j.id AND r.number = j.round ORDER BY j.id");
 	while (sql_next(q) && n <= SIM_JOBS_MAX) {
 		out[n++] = (struct job_view){
@@ -69,6 +69,7 @@ static size_t view_jobs(struct sim *s, struct job_view out[SIM_JOBS_MAX + 1])
 			.model = db_digest(q, 5),
 			.phase = phase_of(s, sql_text(q, 6)),
 			.counted = (uint32_t)sql_int(q, 7),
+			.ends = (uint32_t)sql_int(q, 8),
 		};
 	}
 	return looked(s, q) ? n : 0;
@@ -336,6 +337,7 @@ static void end_job(struct sim *s, struct book_job *j, enum wire_job_state state
 	sim_say(s, "job %" PRIu64 ": %s", j->id, wire_job_state_name(state));
 	cover(wire_job_state_name(state));
 	j->state = state;
+	j->ends++;
 }
 
 static void resume_job(struct sim *s, struct book_job *j)
@@ -380,6 +382,9 @@ static void look_at_job(struct sim *s, const struct job_view *v)
 		end_job(s, j, v->state);
 	const struct book_round *last = &j->rounds[j->round];
 	bool current = last->phase != ROUND_COMMITTED || digest_equal(&v->model, &last->model);
+	if (s->violated == NULL && v->ends != j->ends)
+		sim_violated(s, "the ends of a job are counted", "job %" PRIu64 ": %u instead of %u", j->id, v->ends,
+			     j->ends);
 	if (s->violated == NULL && (v->committed != j->committed || v->failures != j->failures || !current))
 		sim_violated(s, "a job counts its rounds", "job %" PRIu64 ": %u committed, %u failed instead of %u, %u",
 			     j->id, v->committed, v->failures, j->committed, j->failures);

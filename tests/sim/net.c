@@ -34,23 +34,24 @@ static bool is_let_in(const struct sim *s, uint32_t who)
 
 /* ---- calls that wait ---- */
 
-static void send_call(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint64_t job)
+static void send_call(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint32_t ends, uint64_t job)
 {
 	struct call *c = mem_new(sizeof *c);
-	*c = (struct call){.who = who, .request = request, .seen = seen, .job = job, .next = s->calls};
+	*c = (struct call){.who = who, .request = request, .seen = seen, .ends = ends, .job = job, .next = s->calls};
+	c->counts = ends != 0;
 	s->calls = c;
 	sim_later(s, net_delay(s), EVENT_CALL, who, 0, c);
 }
 
-void net_ask(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint64_t job)
+void net_ask(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint32_t ends, uint64_t job)
 {
 	if (!net_chance(s, s->weather.loss))
-		send_call(s, who, request, seen, job);
+		send_call(s, who, request, seen, ends, job);
 	else
 		cover("a lost call");
 	if (net_chance(s, s->weather.repeat)) {
 		cover("a repeated call");
-		send_call(s, who, request, seen, job);
+		send_call(s, who, request, seen, ends, job);
 	}
 }
 
@@ -146,11 +147,16 @@ void net_call_arrives(struct sim *s, const struct event *e)
 		return;
 	}
 	open_call(s, c);
+	/* Who does not say is taken to have seen what there was when it came. */
+	const struct book_job *seen = book_job(s, c->seen);
+	if (!c->counts && seen != NULL)
+		c->ends = seen->ends;
 	if (c->who == SIM_NOBODY) {
 		struct wire_watch_request request = {.job = c->job, .seen = c->seen};
 		engine_watch(s->host.engine, "admin", &request, take_answer, c);
 	} else {
 		struct wire_task_request request = {.finished_job = c->seen, .software = "sim"};
+		request.finished_ends = c->counts ? c->ends : 0;
 		engine_task(s->host.engine, s->plants[c->who].name, &request, take_answer, c);
 	}
 	host_touch(s);
@@ -313,7 +319,7 @@ static void look_at_part(struct sim *s, struct stream *t)
 {
 	char path[PATH_SIZE];
 	struct file *f = NULL;
-	uint64_t offset = t->head.offset, there = book_part(s, t, path);
+	uint64_t offset = t->head.offset, there = book_there(s, t, offset, path);
 	t->got = mem_new((size_t)(offset <= there ? offset : 0) + t->n + 1);
 	t->n_got = 0;
 	if (offset == 0 || offset > there)
@@ -322,6 +328,9 @@ static void look_at_part(struct sim *s, struct stream *t)
 	ENSURE(file_read_at(f, 0, t->got, (size_t)offset) == ERR_OK);
 	file_close(f);
 	t->n_got = (size_t)offset;
+	cover_expect("an update that lacks nothing but its row");
+	if (strstr(path, ".update") != NULL)
+		cover("an update that lacks nothing but its row");
 }
 
 static void begin(struct sim *s, struct stream *t)
@@ -341,6 +350,7 @@ static void begin(struct sim *s, struct stream *t)
 		if (repeats)
 			sim_violated(s, "none counts twice", "%s may send again what counts already",
 				     s->plants[t->who].name);
+		check_left(s, t->who, t->head.update.job);
 		return;
 	}
 	if (err == ERR_OK) {

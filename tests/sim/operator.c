@@ -218,7 +218,7 @@ static void watch(struct sim *s)
 {
 	if (s->book.n_jobs > 0) {
 		s->watched = 1 + rng_below(&s->rng, s->book.n_jobs + 1);
-		net_ask(s, SIM_NOBODY, ++s->watch_request, 0, s->watched);
+		net_ask(s, SIM_NOBODY, ++s->watch_request, 0, 0, s->watched);
 	}
 }
 
@@ -226,7 +226,7 @@ void operator_answer(struct sim *s, const struct answer *a)
 {
 	if (a->request != s->watch_request || a->code != ERR_OK || a->state != WIRE_JOB_RUNNING)
 		return;
-	net_ask(s, SIM_NOBODY, ++s->watch_request, a->version, s->watched);
+	net_ask(s, SIM_NOBODY, ++s->watch_request, a->version, 0, s->watched);
 }
 
 void operator_acts(struct sim *s, const struct event *e)

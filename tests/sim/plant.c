@@ -31,7 +31,7 @@ static void ask(struct sim *s, uint32_t who)
 {
 	struct plant *p = &s->plants[who];
 	p->state = PLANT_ASKING;
-	net_ask(s, who, ++p->request, p->finished_job, 0);
+	net_ask(s, who, ++p->request, p->finished_job, p->is_old ? 0 : p->finished_ends, 0);
 	wake_in(s, who, ASK_MS);
 }
 
@@ -162,9 +162,12 @@ static void train(struct sim *s, uint32_t who, const struct wire_task *task)
 		back_off(s, who);
 		return;
 	}
-	/* It has seen this job's end: then that has been taken back. */
+	/* It has seen this job's end: then that has been taken back, and the next one will be one more. */
+	bool counted = !p->is_old && task->job_ends != 0;
 	if (task->job <= p->finished_job) {
-		p->finished_job = task->job - 1;
+		p->has_retrained = true;
+		p->finished_job = counted ? task->job : task->job - 1;
+		p->finished_ends = counted ? task->job_ends : 0;
 		cover("a plant that trains in a job whose end it has seen");
 	}
 	cover_expect("a plant that trains in a job whose end it has seen");
@@ -182,7 +185,12 @@ static void finish(struct sim *s, uint32_t who, const struct wire_task *task)
 {
 	struct plant *p = &s->plants[who];
 	sim_say(s, "%s: job %" PRIu64 " has ended: %s", p->name, task->job, wire_job_state_name(task->job_state));
+	cover_expect("a plant that hears of a job's next end without having trained");
+	if (task->job == p->finished_job && !p->has_retrained)
+		cover("a plant that hears of a job's next end without having trained");
+	p->has_retrained = false;
 	p->finished_job = task->job;
+	p->finished_ends = task->job_ends;
 	if (rng_below(&s->rng, 8) == 0)
 		report(s, who, task);
 	rest(s, who, 1 + (int64_t)rng_below(&s->rng, 500));

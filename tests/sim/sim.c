@@ -156,6 +156,7 @@ static void make(struct sim *s, const struct sim_options *o)
 		snprintf(p->name, sizeof p->name, "p%03u", i);
 		p->slowness = exp(rng_normal(&s->rng) * 0.7);
 		p->enrolled = rng_uniform(&s->rng) < 0.9;
+		p->is_old = rng_below(&s->rng, 6) == 0;
 	}
 	host_make(s);
 	sim_say(s, "seed %" PRIu64 ", %u plants", s->seed, s->n_plants);
@@ -185,7 +186,7 @@ bool sim_over(struct sim *s)
 			return false;
 	}
 	for (uint32_t i = 0; i < s->n_plants; i++) {
-		if (s->plants[i].enrolled && book_job_after(s, i, s->plants[i].finished_job) != NULL)
+		if (s->plants[i].enrolled && !book_knows_ends(s, i))
 			return false;
 	}
 	return true;

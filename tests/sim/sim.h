@@ -153,6 +153,8 @@ struct call {
 	uint32_t who; /* SIM_NOBODY: an operator that watches */
 	uint32_t request, life;
 	uint64_t seen, job;
+	uint32_t ends; /* of `seen`, as far as the caller knows */
+	bool counts;   /* and says so: older plants do not */
 	int64_t since_ms;
 	bool asked, forgotten; /* by the engine */
 	unsigned answers;
@@ -191,7 +193,7 @@ struct report {
 
 int64_t net_delay(struct sim *s);
 bool net_chance(struct sim *s, double probability);
-void net_ask(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint64_t job);
+void net_ask(struct sim *s, uint32_t who, uint32_t request, uint64_t seen, uint32_t ends, uint64_t job);
 void net_hang_up(struct sim *s, uint32_t who, uint32_t request);
 void net_upload(struct sim *s, struct stream *t); /* takes it */
 void net_abandon(struct sim *s, uint32_t who);    /* the sender of these streams has gone */
@@ -217,8 +219,11 @@ struct plant {
 	enum plant_state state; /* GONE: not running */
 	uint32_t timer, request;
 	uint64_t finished_job;
-	uint32_t variant;      /* of its data: changes when it comes back without its state */
-	struct wire_task task; /* under way */
+	uint32_t finished_ends; /* of that job */
+	bool is_old;            /* of a release that does not count ends */
+	bool has_retrained;     /* since that end */
+	uint32_t variant;       /* of its data: changes when it comes back without its state */
+	struct wire_task task;  /* under way */
 	int64_t until_ms, began_ms;
 	uint32_t tries;
 	double slowness;
@@ -266,7 +271,7 @@ struct book_job {
 	struct digest source;
 	bool *cohort; /* owned, by plant */
 	int64_t resumed_ms;
-	uint32_t resumes;
+	uint32_t resumes, ends; /* it can be resumed, and end again */
 	enum wire_job_state state;
 	uint32_t round, committed, failures; /* round: the present one, from 1 */
 	bool stop_asked;
@@ -310,8 +315,9 @@ errors book_judge_end(struct sim *s, const struct stream *t);
 errors book_judge_report(struct sim *s, const struct report *r);
 /* Where may a stream of this update begin? At 0, when nothing else is said, and at this. *ret_sure: nowhere else. */
 uint64_t book_offset(struct sim *s, const struct stream *t, bool *ret_sure);
-/* The part of an update that is in the spool: its size; 0: none. */
-uint64_t book_part(const struct sim *s, const struct stream *t, char ret_path[PATH_SIZE]);
+/* What is there of an update that does not count, and where: all of it as an .update when it may begin at its end, and otherwise what its
+ * part has. 0: nothing. */
+uint64_t book_there(struct sim *s, const struct stream *t, uint64_t offset, char ret_path[PATH_SIZE]);
 bool book_is_small(const struct sim *s, const struct book_job *j);
 /* May the plant be given this job's present round to train? `firmly`: it must. */
 bool book_has_task(const struct sim *s, const struct book_job *j, uint32_t who, bool firmly);
@@ -323,8 +329,11 @@ bool book_is_lost(const struct sim *s, const struct book_job *j, bool *ret_doubt
 uint32_t book_flowing(const struct sim *s, const struct book_job *j, int64_t *wait_ms);
 /* The deadline of the present round has passed, and nothing that flows in is waited for any longer. */
 bool book_is_over(const struct sim *s, const struct book_job *j);
-/* The first job after `seen` that the plant is in; NULL. */
-const struct book_job *book_job_after(const struct sim *s, uint32_t who, uint64_t seen);
+/* Of the jobs that the plant is in the first whose end it may hear of, now or once it has come: it has seen `ends` ends of job `seen`, and
+ * looks at nothing before that. NULL: none. */
+const struct book_job *book_job_after(const struct sim *s, uint32_t who, uint64_t seen, uint32_t ends);
+/* The plant has seen every end. */
+bool book_knows_ends(const struct sim *s, uint32_t who);
 
 /* ---- what a commit that failed may have left behind (doubt.c) ---- */
 
@@ -365,7 +374,9 @@ bool look_at_model(struct sim *s, const struct digest *d, struct model **ret_mod
 
 /* ---- what is kept (keep.c) ---- */
 
-void check_spool(struct sim *s);       /* every file has a reason */
+void check_spool(struct sim *s); /* every file has a reason */
+/* The plant has begun an update of this job: nothing that does not count stays of an earlier one. */
+void check_left(struct sim *s, uint32_t who, uint64_t job);
 void check_open(struct sim *s);        /* what counts in rounds that are not over is as it was accepted */
 void check_kept(struct sim *s);        /* what is needed is there, and gives the same models again */
 void check_store(struct sim *s);       /* models that must be there are */
