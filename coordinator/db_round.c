@@ -165,7 +165,7 @@ static enum err close_round(struct db *db, const struct round_close *c)
 		"UPDATE round SET phase = ?1, reason = ?2, closed_ms = ?3, bytes_down = ?4, model = ?5, model_size = "
 		"?6 "
 		"WHERE job = ?7 AND number = ?8 AND ((?1 = 'committed' AND phase IN ('sealed', 'aggregated')) OR "
-		"(?1 = 'abandoned' AND phase IN ('open', 'sealed')))");
+		"(?1 = 'abandoned' AND phase IN ('open', 'sealed', 'aggregated')))");
 	sql_bind_text(q, round_phase_name(c->phase));
 	sql_bind_text(q, c->reason != NULL ? c->reason : "");
 	sql_bind_int(q, c->now_ms);

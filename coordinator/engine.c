@@ -12,7 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLUSH_MS = 60000, IDLE_MS = 60000, RETRY_FIRST_MS = 1000, RETRY_MAX_MS = 60000 };
+enum {
+	RETURN_MS = 60000 /* plants wait up to half of it between tries */,
+	FLUSH_MS = 60000,
+	IDLE_MS = 60000,
+	RETRY_FIRST_MS = 1000,
+	RETRY_MAX_MS = 60000
+};
 
 int64_t engine_wall_ms(const struct engine *e)
 {
@@ -89,8 +95,9 @@ static bool is_known(void *arg, const struct spool_name *name)
 	const struct run *r = engine_find(e, name->job);
 	const struct seat *s = r != NULL ? run_seat(r, name->plant) : NULL;
 	const struct wire_head head = {.update = {.job = name->job, .round = name->round}};
-	return s != NULL && s->invited && !s->accepted && r->round.phase == ROUND_OPEN &&
-	       engine_check_open(e, r, &head) == ERR_OK;
+	/* Where late updates count, the next round may take it, whatever this one does. */
+	bool wanted = s != NULL && (run_carries(r) || (s->invited && !s->accepted && r->round.phase == ROUND_OPEN));
+	return wanted && engine_check_open(e, r, &head) == ERR_OK;
 }
 
 /* How long the job keeps what it made: a running one says so itself, of others the database. */
@@ -101,7 +108,8 @@ static enum err keep_of(void *arg, uint64_t job, struct retention_keep *ret_keep
 	struct job_row j;
 	pthread_mutex_lock(&e->lock);
 	struct run *r = engine_find(e, job);
-	if (r != NULL)
+	bool running = r != NULL;
+	if (running)
 		plan = plan_share(r->plan);
 	pthread_mutex_unlock(&e->lock);
 	if (plan == NULL) {
@@ -112,6 +120,10 @@ static enum err keep_of(void *arg, uint64_t job, struct retention_keep *ret_keep
 	}
 	ret_keep->updates = job_keep_updates(&plan->config);
 	ret_keep->models = job_keep_models(&plan->config);
+	/* Plants may still be fetching, or training from, what a late update may be made from. */
+	uint32_t late = plan->config.late == JOB_LATE_CARRY ? (uint32_t)plan->config.late_max + 1 : 0;
+	if (running && ret_keep->models < late)
+		ret_keep->models = late;
 	plan_release(plan);
 	return ERR_OK;
 }
@@ -159,6 +171,14 @@ struct blob *engine_copy_base(struct engine *e, const struct round_row *round)
 	return copy;
 }
 
+/* Plants had no coordinator to report to: a round that lacks its quorum is not given up before they could have come back. The record stays. */
+static void give_time(struct run *r, int64_t now)
+{
+	int64_t wait = r->round.grace_ms > RETURN_MS ? r->round.grace_ms : RETURN_MS;
+	if (r->round.accepted < r->round.quorum && r->round.deadline_ms < now + wait && now > r->round.opened_ms)
+		r->round.deadline_ms = now + wait;
+}
+
 static enum err resume(struct engine *e, const struct job_row *j)
 {
 	struct run *r = NULL;
@@ -182,6 +202,8 @@ static enum err resume(struct engine *e, const struct job_row *j)
 	}
 	if (r->round.phase != ROUND_OPEN)
 		r->todo = round_resume(&r->round, now);
+	else
+		give_time(r, now);
 	r->base_copy =
 		engine_copy_base(e, &(struct round_row){.state = r->round, .base = r->base, .base_size = r->base_size});
 	/* Watchers from before the restart have seen lower versions: those began at an earlier time. */

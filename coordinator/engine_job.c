@@ -7,6 +7,7 @@
 #include "coordinator/engine_parts.h"
 
 #include "base/log.h"
+#include "coordinator/aggregate.h"
 #include "coordinator/trouble.h"
 #include "ml/safetensors.h"
 #include "update/fixed.h"
@@ -38,11 +39,18 @@ static enum err load_source(struct engine *e, const struct digest *source, uint6
 static enum err make_plan(struct engine *e, const struct wire_start_job *request, uint64_t *ret_source_size,
 			  struct plan **ret_plan)
 {
-	struct model *source;
+	struct model *source = NULL;
 	struct plan *plan = NULL;
 	TRY(load_source(e, &request->source, ret_source_size, &source));
 	enum err err = plan_make(buf_bytes(&request->config), source, &plan);
+	char path[PATH_SIZE];
 	model_free(source);
+	/* What plants can load and we cannot combine would only be noticed at the end of a round. */
+	if (err == ERR_OK) {
+		err = aggregate_check_base(store_path(e->config.store, &request->source, path), plan->manifest);
+		if (err != ERR_OK)
+			plan_release(plan);
+	}
 	TRY(err);
 	size_t bytes = manifest_update_bytes(plan->manifest);
 	if (bytes > e->config.upload_bytes_max) {
@@ -170,6 +178,22 @@ static enum err launch(struct engine *e, struct job_row *j, struct plan *plan, s
 	return err;
 }
 
+/* The updates of a round, and of the rounds whose updates are kept. */
+static enum err check_room(struct engine *e, const struct plan *plan, size_t plants)
+{
+	const struct job_config *c = &plan->config;
+	uint64_t kept = job_keep_updates(c), n = plants;
+	if (c->goal > 0)
+		n = (uint64_t)c->goal;
+	else if (c->cohort > 0)
+		n = (uint64_t)c->cohort;
+	if (kept == JOB_KEEP_ALL) {
+		log_warn("job", "%s keeps the updates of all rounds: the spool grows until spool_bytes_max", c->name);
+		kept = 0;
+	}
+	return spool_check_room(e->spool, n * (kept + 1), manifest_update_bytes(plan->manifest));
+}
+
 static enum err start(struct engine *e, const struct wire_start_job *request, struct plan *plan, uint64_t source_size,
 		      uint64_t *ret_job)
 {
@@ -187,7 +211,7 @@ static enum err start(struct engine *e, const struct wire_start_job *request, st
 	};
 	snprintf(j.name, sizeof j.name, "%s", c->name);
 	TRY(choose_cohort(e, c, &cohort));
-	enum err err = spool_check_room(e->spool, count_plants(&cohort), manifest_update_bytes(plan->manifest));
+	enum err err = check_room(e, plan, count_plants(&cohort));
 	if (err == ERR_OK)
 		err = launch(e, &j, plan, buf_bytes(&cohort), ret_job);
 	buf_deinit(&cohort);
@@ -230,26 +254,32 @@ static void leave_place(struct engine *e, const char *name)
 	pthread_mutex_unlock(&e->lock);
 }
 
-static enum err start_job(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job)
+/* The source may be another job's old model, which is needed only once this job's row says so; it may have gone while it was read, for the
+ * engine's thread does not wait for that. */
+static enum err start_held(struct engine *e, const struct wire_start_job *request, struct plan *plan,
+			   uint64_t source_size, uint64_t *ret_job)
+{
+	char text[DIGEST_TEXT_SIZE];
+	retention_hold(e->retention);
+	enum err err = store_has(e->config.store, &request->source, NULL)
+			       ? start(e, request, plan, source_size, ret_job)
+			       : err_set(ERR_NOT_FOUND, "model %s has been removed meanwhile; publish it again",
+					 digest_format(&request->source, text));
+	retention_release(e->retention);
+	return err;
+}
+
+enum err engine_job_start(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job)
 {
 	struct plan *plan = NULL;
 	uint64_t source_size;
 	TRY(make_plan(e, request, &source_size, &plan));
 	enum err err = take_place(e, plan->config.name);
 	if (err == ERR_OK) {
-		err = start(e, request, plan, source_size, ret_job);
+		err = start_held(e, request, plan, source_size, ret_job);
 		leave_place(e, plan->config.name);
 	}
 	plan_release(plan);
-	return err;
-}
-
-enum err engine_job_start(struct engine *e, const struct wire_start_job *request, uint64_t *ret_job)
-{
-	/* The source may be another job's old model, which is needed only once this job's row says so. */
-	retention_hold(e->retention);
-	enum err err = start_job(e, request, ret_job);
-	retention_release(e->retention);
 	return err;
 }
 
@@ -297,7 +327,7 @@ static enum err check_resume(struct engine *e, const struct job_row *j, const st
 	if (bytes > e->config.upload_bytes_max)
 		return err_set(ERR_LIMIT, "an update has %zu bytes; upload_bytes_max of this coordinator is %" PRIu64,
 			       bytes, e->config.upload_bytes_max);
-	return ERR_OK;
+	return check_room(e, r->plan, r->n_seats);
 }
 
 /* Takes over `r`. */

@@ -181,10 +181,16 @@ static enum err claim(struct engine *e, const char *plant, const struct wire_hea
 	return err;
 }
 
-static void unclaim(struct engine *e, struct run *r, struct seat *s)
+void engine_leave_seat(struct engine *e, struct run *r, struct seat *s)
 {
+	bool dismissed = false;
 	pthread_mutex_lock(&e->lock);
-	s->uploading = false;
+	s->uploading = s->working = false;
+	/* Revoked while it was sending: the round was left waiting for it. So was one that is past its deadline. */
+	if (!r->ended && !registry_is_enrolled(e->config.registry, ROLE_PLANT, s->plant))
+		dismissed = engine_dismiss(e, r, s->plant);
+	if (dismissed || (r->round.phase == ROUND_OPEN && engine_wall_ms(e) >= r->round.deadline_ms))
+		engine_wake(e);
 	engine_release_run(e, r);
 	pthread_mutex_unlock(&e->lock);
 }
@@ -197,7 +203,7 @@ static enum err look_for_late(struct engine *e, const char *plant, const struct 
 	bool counts = false;
 	enum err err = look_back(e, plant, head, ERR_OK, &counts, ret_receipt);
 	if (err != ERR_OK || counts) {
-		unclaim(e, r, *seat);
+		engine_leave_seat(e, r, *seat);
 		*seat = NULL;
 	}
 	return err;

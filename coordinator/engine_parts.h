@@ -101,6 +101,8 @@ struct blob *engine_copy_base(struct engine *e, const struct round_row *round);
  * update counts already: the receipt says so. What engine_upload_begin() refuses. */
 MUST_CHECK enum err engine_judge(struct engine *e, const char *plant, const struct wire_head *head,
 				 struct run **ret_run, struct seat **ret_seat, struct wire_receipt *ret_receipt);
+/* The stream has ended, however: the seat is free again, and the run has one user less. */
+void engine_leave_seat(struct engine *e, struct run *r, struct seat *s);
 void engine_write_receipt(const struct wire_head *head, int64_t time_ms, bool repeated,
 			  struct wire_receipt *ret_receipt);
 

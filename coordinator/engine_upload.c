@@ -32,18 +32,7 @@ struct upload {
 
 static void let_go(struct upload *u)
 {
-	struct engine *e = u->engine;
-	struct run *r = u->run;
-	bool dismissed = false;
-	pthread_mutex_lock(&e->lock);
-	u->seat->uploading = u->seat->working = false;
-	/* Revoked while it was sending: the round was left waiting for it. So was one that is past its deadline. */
-	if (!r->ended && !registry_is_enrolled(e->config.registry, ROLE_PLANT, u->seat->plant))
-		dismissed = engine_dismiss(e, r, u->seat->plant);
-	if (dismissed || (r->round.phase == ROUND_OPEN && engine_wall_ms(e) >= r->round.deadline_ms))
-		engine_wake(e);
-	engine_release_run(e, r);
-	pthread_mutex_unlock(&e->lock);
+	engine_leave_seat(u->engine, u->run, u->seat);
 	free(u);
 }
 

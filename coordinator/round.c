@@ -150,8 +150,8 @@ static const char *flaw_of(const struct round *r)
 		return "the goal is not between the quorum and the cohort";
 	if (r->accepted > r->cohort)
 		return "more updates than plants";
-	if (r->grace_ms < 0)
-		return "a grace of less than no time";
+	if (r->grace_ms < 0 || r->grace_ms > INT64_MAX / 4 || r->deadline_ms > INT64_MAX / 4)
+		return "a deadline or a grace that cannot be";
 	if (r->opened_ms < 0 || r->opened_ms >= r->deadline_ms)
 		return "the deadline is not after the opening, or both before 1970";
 	bool sealed = r->phase == ROUND_SEALED || r->phase == ROUND_AGGREGATED || r->phase == ROUND_COMMITTED;

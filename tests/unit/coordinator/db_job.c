@@ -298,7 +298,9 @@ static void whose_models_are_whose(void **state)
 	assert_ok(db_job_after(db, "a", 0, 0, &found, &state_of));
 	assert_int_equal(found, id);
 	assert_int_equal(state_of, WIRE_JOB_RUNNING);
-	assert_int_equal(db_job_after(db, "a", id, UINT32_MAX, &found, &state_of), ERR_NOT_FOUND);
+	/* It runs, however often it has ended before. */
+	assert_ok(db_job_after(db, "a", id, UINT32_MAX, &found, &state_of));
+	assert_int_equal(state_of, WIRE_JOB_RUNNING);
 	assert_int_equal(db_job_after(db, "c", 0, 0, &found, &state_of), ERR_NOT_FOUND);
 	assert_int_equal(db_job_after(db, "a", UINT64_MAX, 0, &found, &state_of), ERR_NOT_FOUND);
 	assert_ok(db_job_has(db, "a", id));
