@@ -28,7 +28,7 @@ static struct script {
 	size_t ended_at;   /* from this one on the job has ended; 0: never */
 	size_t good_stops; /* all others fail so: */
 	enum err fail_stops;
-	uint64_t seen;            /* what the last Watch has seen */
+	size_t seen;              /* what the last Watch has seen */
 	struct rpc_ticket *waits; /* NEVER */
 } script;
 
@@ -136,7 +136,17 @@ static enum err stop(const char *job, int64_t wait, char out[256])
 
 static void add(enum err err, int state)
 {
+	pthread_mutex_lock(&script.lock);
 	script.lines[script.n++] = (struct line){err, state};
+	pthread_mutex_unlock(&script.lock);
+}
+
+static size_t get(const size_t *number)
+{
+	pthread_mutex_lock(&script.lock);
+	size_t n = *number;
+	pthread_mutex_unlock(&script.lock);
+	return n;
 }
 
 static void it_returns_when_the_job_has_ended(void **state)
@@ -148,9 +158,9 @@ static void it_returns_when_the_job_has_ended(void **state)
 	add(ERR_OK, WIRE_JOB_STOPPED);
 	assert_ok(stop("bearings", 0, out));
 	assert_string_equal(out, "stopped job 7 (bearings)\n");
-	assert_int_equal(script.stops, 1);
-	assert_int_equal(script.next, 3);
-	assert_int_equal(script.seen, 2);
+	assert_int_equal(get(&script.stops), 1);
+	assert_int_equal(get(&script.next), 3);
+	assert_int_equal(get(&script.seen), 2);
 }
 
 static void a_job_that_ends_by_itself_is_no_failure(void **state)
@@ -171,7 +181,7 @@ static void one_that_had_ended_is_said_so(void **state)
 	assert_err(ERR_STATE, stop("7", 0, out));
 	assert_string_equal(err_text(), "job 7 has ended (done)");
 	assert_string_equal(out, "");
-	assert_int_equal(script.next, 0);
+	assert_int_equal(get(&script.next), 0);
 }
 
 /* It may have forgotten that it was asked. */
@@ -184,7 +194,7 @@ static void a_coordinator_that_goes_away_is_asked_again(void **state)
 	add(ERR_OK, WIRE_JOB_STOPPED);
 	assert_ok(stop("7", 0, out));
 	assert_string_equal(out, "stopped job 7 (bearings)\n");
-	assert_int_equal(script.stops, 2);
+	assert_int_equal(get(&script.stops), 2);
 }
 
 static void one_that_has_not_forgotten_says_that_it_has_ended(void **state)
@@ -196,7 +206,7 @@ static void one_that_has_not_forgotten_says_that_it_has_ended(void **state)
 	add(ERR_OK, WIRE_JOB_STOPPED);
 	assert_ok(stop("7", 0, out));
 	assert_string_equal(out, "stopped job 7 (bearings)\n");
-	assert_int_equal(script.stops, 2);
+	assert_int_equal(get(&script.stops), 2);
 }
 
 static void a_first_question_without_an_answer_is_not_repeated(void **state)
@@ -205,7 +215,7 @@ static void a_first_question_without_an_answer_is_not_repeated(void **state)
 	char out[256];
 	script.fail_stops = ERR_UNAVAILABLE;
 	assert_err(ERR_UNAVAILABLE, stop("7", 0, out));
-	assert_int_equal(script.stops, 1);
+	assert_int_equal(get(&script.stops), 1);
 }
 
 static void it_does_not_wait_for_ever(void **state)
@@ -219,10 +229,12 @@ static void it_does_not_wait_for_ever(void **state)
 			    "job 7 (bearings) will stop when its present step is done, which takes longer than "
 			    "1 s; see hansactl job show 7");
 	assert_string_equal(out, "");
+	pthread_mutex_lock(&script.lock);
 	script.n = script.next = 0;
-	add(ERR_UNAVAILABLE, 0);
 	script.good_stops = script.stops + 1;
 	script.fail_stops = ERR_UNAVAILABLE;
+	pthread_mutex_unlock(&script.lock);
+	add(ERR_UNAVAILABLE, 0);
 	assert_err(ERR_UNAVAILABLE, stop("7", 1, out));
 	assert_non_null(strstr(err_text(), "does not answer: said the test; see hansactl job show 7"));
 }
@@ -233,7 +245,7 @@ static void refusals_are_final(void **state)
 	char out[256];
 	add(ERR_DENIED, 0);
 	assert_err(ERR_DENIED, stop("7", 0, out));
-	assert_int_equal(script.stops, 1);
+	assert_int_equal(get(&script.stops), 1);
 }
 
 static int fresh(void **state)
