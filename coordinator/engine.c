@@ -95,9 +95,13 @@ static bool is_known(void *arg, const struct spool_name *name)
 	const struct run *r = engine_find(e, name->job);
 	const struct seat *s = r != NULL ? run_seat(r, name->plant) : NULL;
 	const struct wire_head head = {.update = {.job = name->job, .round = name->round}};
-	/* Where late updates count, the next round may take it, whatever this one does. */
-	bool wanted = s != NULL && (run_carries(r) || (s->invited && !s->accepted && r->round.phase == ROUND_OPEN));
-	return wanted && engine_check_open(e, r, &head) == ERR_OK;
+	if (s == NULL || engine_check_open(e, r, &head) != ERR_OK)
+		return false;
+	if (!run_carries(r))
+		return s->invited && !s->accepted && r->round.phase == ROUND_OPEN;
+	/* The next round may take it, whatever this one does, unless it counts already. */
+	struct update_row u;
+	return db_update_find(e->config.db, name->job, name->round, name->plant, &u) == ERR_NOT_FOUND;
 }
 
 /* How long the job keeps what it made: a running one says so itself, of others the database. */
@@ -108,8 +112,7 @@ static enum err keep_of(void *arg, uint64_t job, struct retention_keep *ret_keep
 	struct job_row j;
 	pthread_mutex_lock(&e->lock);
 	struct run *r = engine_find(e, job);
-	bool running = r != NULL;
-	if (running)
+	if (r != NULL)
 		plan = plan_share(r->plan);
 	pthread_mutex_unlock(&e->lock);
 	if (plan == NULL) {
@@ -120,10 +123,6 @@ static enum err keep_of(void *arg, uint64_t job, struct retention_keep *ret_keep
 	}
 	ret_keep->updates = job_keep_updates(&plan->config);
 	ret_keep->models = job_keep_models(&plan->config);
-	/* Plants may still be fetching, or training from, what a late update may be made from. */
-	uint32_t late = plan->config.late == JOB_LATE_CARRY ? (uint32_t)plan->config.late_max + 1 : 0;
-	if (running && ret_keep->models < late)
-		ret_keep->models = late;
 	plan_release(plan);
 	return ERR_OK;
 }

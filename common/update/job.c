@@ -55,7 +55,8 @@ const struct config_row job_rows[] = {
 	{"keep_updates", CONFIG_STRING, AT(keep_updates), .def = "none", .young = true,
 	 .help = "updates of how many committed rounds the coordinator keeps: none, all, or a number"},
 	{"keep_models", CONFIG_STRING, AT(keep_models), .def = "all", .young = true,
-	 .help = "models of how many rounds the coordinator keeps: all, or a number"},
+	 .help = "models of how many rounds the coordinator keeps: all, or a number; with late: carry at least "
+		 "late_max + 1"},
 	{"failures_max", CONFIG_INT, AT(failures_max), .def = "3", .min = 1, .max = 1000,
 	 .help = "rounds in a row without quorum before the job fails"},
 	{"plants", CONFIG_LIST, AT(plants), .max = FIXED_PLANTS_MAX, .help = "the cohort; none: all enrolled plants"},
@@ -153,7 +154,9 @@ uint32_t job_keep_models(const struct job_config *c)
 {
 	uint32_t rounds = 0;
 	ENSURE(parse_keep(c->keep_models, false, &rounds));
-	return rounds;
+	/* Plants may still fetch, or train from, what a late update may be made from. */
+	uint32_t late = c->late == JOB_LATE_CARRY ? (uint32_t)c->late_max + 1 : 0;
+	return rounds > late ? rounds : late;
 }
 
 static enum err check_keep(const struct job_config *c)
