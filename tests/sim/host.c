@@ -65,12 +65,12 @@ static bool fails(struct disk *d)
 static enum err disk_hook(void *arg, enum file_op op, const char *path, size_t n, size_t *ret_short)
 {
 	struct sim *s = arg;
-	(void)path;
 	/* A dead one takes nothing at all; of the write that it dies in, a part. */
 	bool dead = s->disk.state == DISK_DEAD;
 	if (s->host.quiet > 0 || !fails(&s->disk))
 		return ERR_OK;
 	s->disk.failures++;
+	s->disk.commit_failures += strstr(path, "/hansa.db") != NULL;
 	s->host.dirty = true;
 	s->host.failed_ms = s->now;
 	if (op == FILE_OP_WRITE && !dead)
@@ -81,6 +81,11 @@ static enum err disk_hook(void *arg, enum file_op op, const char *path, size_t n
 bool host_disk_failed(const struct sim *s)
 {
 	return s->disk.failures != s->host.failures_in_step;
+}
+
+bool host_commit_failed(const struct sim *s)
+{
+	return s->disk.commit_failures != s->host.commit_failures_in_step;
 }
 
 bool host_failed(const struct sim *s)

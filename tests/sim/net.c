@@ -388,7 +388,7 @@ static void commit(struct sim *s, struct stream *t)
 	t->upload = NULL;
 	if (err != ERR_OK && expected) {
 		struct book_update u = book_discount(s, t);
-		if (host_disk_failed(s))
+		if (host_commit_failed(s))
 			doubt_update(s, j->id, round, t->who, u);
 		else
 			free(u.content);

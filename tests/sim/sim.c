@@ -115,6 +115,7 @@ static void handle(struct sim *s, const struct event *e)
 	s->now = e->at;
 	s->steps++;
 	s->host.failures_in_step = s->disk.failures;
+	s->host.commit_failures_in_step = s->disk.commit_failures;
 	cover(handlers[e->kind].name);
 	handlers[e->kind].handle(s, e);
 	if (handlers[e->kind].owns)

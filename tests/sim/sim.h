@@ -100,9 +100,9 @@ enum disk_state { DISK_GOOD, DISK_FLAKY, DISK_ARMED, DISK_DEAD };
 struct disk {
 	enum disk_state state;
 	struct rng rng;
-	uint32_t left;     /* ARMED: operations until it is dead */
-	bool tripped;      /* ARMED and then dead */
-	uint64_t failures; /* operations that have failed */
+	uint32_t left;                      /* ARMED: operations until it is dead */
+	bool tripped;                       /* ARMED and then dead */
+	uint64_t failures, commit_failures; /* operations that have failed; of these, the database's */
 };
 struct host {
 	char dir[PATH_SIZE];
@@ -112,20 +112,20 @@ struct host {
 	struct engine *engine;
 	struct sql *eye; /* the oracle's own connection: sees what is committed */
 	bool up, dying;
-	uint32_t life;             /* counts its starts */
-	bool dirty;                /* the disk has failed since the last start: files may have stayed */
-	int64_t failed_ms;         /* when it last failed */
-	int64_t pump_at;           /* of the event that counts */
-	uint32_t pump_serial;      /* likewise */
-	int64_t wait_ms;           /* how long the engine's thread sleeps */
-	uint32_t busy;             /* its passes since it slept last */
-	const char *refuses;       /* the table that the database does not change; NULL: none */
-	int64_t data_version;      /* of the database when it was looked at last */
-	uint64_t failures_in_step; /* disk.failures when the step began */
-	bool opening;              /* it has just been opened: what is new in the database is older than that */
-	uint32_t quiet;            /* the simulator itself is at the disk, which does not fail then */
-	uint64_t small_max;        /* of the spool */
-	bool small_changes;        /* with every start */
+	uint32_t life;        /* counts its starts */
+	bool dirty;           /* the disk has failed since the last start: files may have stayed */
+	int64_t failed_ms;    /* when it last failed */
+	int64_t pump_at;      /* of the event that counts */
+	uint32_t pump_serial; /* likewise */
+	int64_t wait_ms;      /* how long the engine's thread sleeps */
+	uint32_t busy;        /* its passes since it slept last */
+	const char *refuses;  /* the table that the database does not change; NULL: none */
+	int64_t data_version; /* of the database when it was looked at last */
+	uint64_t failures_in_step, commit_failures_in_step; /* those of the disk when the step began */
+	bool opening;       /* it has just been opened: what is new in the database is older than that */
+	uint32_t quiet;     /* the simulator itself is at the disk, which does not fail then */
+	uint64_t small_max; /* of the spool */
+	bool small_changes; /* with every start */
 };
 void host_make(struct sim *s); /* folder, database, sources, members */
 void host_start(struct sim *s);
@@ -139,7 +139,8 @@ void host_pump(struct sim *s, const struct event *e);
 void host_touch(struct sim *s);        /* something may have woken the engine's thread */
 bool host_failed(const struct sim *s); /* the disk or the database, in this step */
 bool host_disk_failed(const struct sim *s);
-bool host_retries(const struct sim *s); /* the engine may be waiting to try something again */
+bool host_commit_failed(const struct sim *s); /* in this step, in the database: it may have happened after all */
+bool host_retries(const struct sim *s);       /* the engine may be waiting to try something again */
 
 /* ---- calls and streams (net.c) ---- */
 
