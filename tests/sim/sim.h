@@ -339,12 +339,17 @@ bool book_knows_ends(const struct sim *s, uint32_t who);
 /* ---- what a commit that failed may have left behind (doubt.c) ---- */
 
 /* The last transaction that failed: it may be there after the next start, unless another one has been written since. */
-struct doubt {
-	bool is;
-	int64_t wall_ms; /* when it failed */
-	uint64_t job;    /* of the update; 0: none */
+enum { SIM_DOUBTS_MAX = 64 };
+struct doubt_update {
+	uint64_t job;
 	uint32_t round, who;
 	struct book_update update; /* its content is owned */
+};
+struct doubt {
+	bool is;
+	int64_t wall_ms; /* when the last one failed */
+	struct doubt_update updates[SIM_DOUBTS_MAX];
+	size_t n_updates;
 	bool starts;
 	struct wire_start_job start; /* its configuration is owned */
 	uint64_t resumes;            /* 0: none */
