@@ -12,13 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	RETURN_MS = 60000 /* plants wait up to half of it between tries */,
-	FLUSH_MS = 60000,
-	IDLE_MS = 60000,
-	RETRY_FIRST_MS = 1000,
-	RETRY_MAX_MS = 60000
-};
+enum { FLUSH_MS = 60000, IDLE_MS = 60000, RETRY_FIRST_MS = 1000, RETRY_MAX_MS = 60000 };
 
 int64_t engine_wall_ms(const struct engine *e)
 {
@@ -95,13 +89,8 @@ static bool is_known(void *arg, const struct spool_name *name)
 	const struct run *r = engine_find(e, name->job);
 	const struct seat *s = r != NULL ? run_seat(r, name->plant) : NULL;
 	const struct wire_head head = {.update = {.job = name->job, .round = name->round}};
-	if (s == NULL || engine_check_open(e, r, &head) != ERR_OK)
-		return false;
-	if (!run_carries(r))
-		return s->invited && !s->accepted && r->round.phase == ROUND_OPEN;
-	/* The next round may take it, whatever this one does, unless it counts already. */
-	struct update_row u;
-	return db_update_find(e->config.db, name->job, name->round, name->plant, &u) == ERR_NOT_FOUND;
+	return s != NULL && s->invited && !s->accepted && r->round.phase == ROUND_OPEN &&
+	       engine_check_open(e, r, &head) == ERR_OK;
 }
 
 /* How long the job keeps what it made: a running one says so itself, of others the database. */
@@ -170,14 +159,6 @@ struct blob *engine_copy_base(struct engine *e, const struct round_row *round)
 	return copy;
 }
 
-/* Plants had no coordinator to report to: a round that lacks its quorum is not given up before they could have come back. The record stays. */
-static void give_time(struct run *r, int64_t now)
-{
-	int64_t wait = r->round.grace_ms > RETURN_MS ? r->round.grace_ms : RETURN_MS;
-	if (r->round.accepted < r->round.quorum && r->round.deadline_ms < now + wait && now > r->round.opened_ms)
-		r->round.deadline_ms = now + wait;
-}
-
 static enum err resume(struct engine *e, const struct job_row *j)
 {
 	struct run *r = NULL;
@@ -201,8 +182,6 @@ static enum err resume(struct engine *e, const struct job_row *j)
 	}
 	if (r->round.phase != ROUND_OPEN)
 		r->todo = round_resume(&r->round, now);
-	else
-		give_time(r, now);
 	r->base_copy =
 		engine_copy_base(e, &(struct round_row){.state = r->round, .base = r->base, .base_size = r->base_size});
 	/* Watchers from before the restart have seen lower versions: those began at an earlier time. */

@@ -270,31 +270,6 @@ static enum err open_all(struct sim *s)
 	return engine_open(&config, &h->engine);
 }
 
-/* The time that an earlier life has given is forgotten. */
-static void forget_time(struct sim *s)
-{
-	for (size_t i = 1; i <= s->book.n_jobs; i++) {
-		struct book_job *j = s->book.jobs[i];
-		struct book_round *r = &j->rounds[j->round];
-		r->deadline_ms = r->opened_ms + j->config.deadline;
-	}
-}
-
-/* Below its quorum, an open round is given the time in which plants come back to a coordinator that was away. */
-static void give_time(struct sim *s)
-{
-	for (size_t i = 1; i <= s->book.n_jobs; i++) {
-		struct book_job *j = s->book.jobs[i];
-		struct book_round *r = &j->rounds[j->round];
-		int64_t now = sim_wall(s), wait = r->grace_ms > 60000 ? r->grace_ms : 60000;
-		if (j->state != WIRE_JOB_RUNNING || r->phase != ROUND_OPEN || r->counted >= r->quorum ||
-		    now <= r->opened_ms || r->deadline_ms >= now + wait)
-			continue;
-		r->deadline_ms = now + wait;
-		cover("a round that is given time to come back");
-	}
-}
-
 void host_start(struct sim *s)
 {
 	struct host *h = &s->host;
@@ -324,12 +299,10 @@ void host_start(struct sim *s)
 		host_refuse(s, NULL);
 	h->pump_at = INT64_MAX;
 	host_touch(s);
-	forget_time(s);
 	if (!s->disk.tripped)
 		look_at_database(s);
 	h->opening = false;
 	doubt_clear(s);
-	give_time(s);
 	/* A stop is a call: who made it has no answer, and this coordinator has not heard of it. */
 	for (size_t i = 1; i <= s->book.n_jobs; i++)
 		s->book.jobs[i]->stop_asked &= s->book.jobs[i]->state != WIRE_JOB_RUNNING;

@@ -279,31 +279,6 @@ static void a_deadline_goes_on_while_nobody_serves(void **state)
 	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 2);
 }
 
-/* Below the quorum, plants have some time to come back. */
-static void an_outage_over_the_deadline_does_not_end_the_round(void **state)
-{
-	(void)state;
-	uint64_t job = stage_start(&stage, "quorum: 2\n");
-	stage_report(&stage, "a", job, 1);
-	stage_close(&stage);
-	stage_pass(3600000);
-	stage_open(&stage);
-	stage_settle(&stage);
-	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_OPEN);
-	stage_report(&stage, "b", job, 1);
-	stage_pass(60000);
-	stage_settle(&stage);
-	assert_int_equal(stage_round(&stage, job, 1).state.phase, ROUND_COMMITTED);
-	assert_int_equal(stage_round(&stage, job, 1).state.accepted, 2);
-	/* Nobody comes: then it ends. */
-	stage_restart(&stage);
-	stage_pass(3600000);
-	stage_restart(&stage);
-	stage_pass(60000);
-	stage_settle(&stage);
-	assert_int_equal(stage_round(&stage, job, 2).state.phase, ROUND_ABANDONED);
-}
-
 static void a_plant_revoked_before_the_restart_is_not_waited_for(void **state)
 {
 	(void)state;
@@ -331,7 +306,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_lost_update_is_asked_for_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_update_is_asked_for_again, setup_large, teardown),
 		cmocka_unit_test_setup_teardown(a_deadline_goes_on_while_nobody_serves, setup, teardown),
-		cmocka_unit_test_setup_teardown(an_outage_over_the_deadline_does_not_end_the_round, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_plant_revoked_before_the_restart_is_not_waited_for, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
